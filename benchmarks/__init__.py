@@ -1,0 +1,1 @@
+"""Measurements that claims rest on; none of them is a test."""

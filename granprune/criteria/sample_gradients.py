@@ -1,0 +1,117 @@
+"""Gradients of each sample's loss with respect to the masks, from batched passes.
+
+A batch's backward pass holds them already: for a mask on activations as the gradient of a mask
+copied once a sample; for a mask on a weight as the product of the layer's input and the gradient
+of its output, before the sum over samples.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from granprune.errors import UserError
+from granprune.masking import MaskedModel, raw_weight
+
+CHUNK = 2**24  # numbers held at once while a layer's samples are multiplied out: 64 MiB
+
+
+@dataclass
+class UnitGradients:
+    """One gradient a sample, (B, *mask.shape)."""
+
+    values: Tensor
+
+    def chunks(self) -> Iterator[Tensor]:
+        """The samples' gradients in order, some at a time."""
+        yield self.values
+
+    def magnitudes(self, power: int = 1) -> Tensor:
+        """Sum over samples of |gradient| ** power, of the mask's shape."""
+        return self.values.abs().pow(power).sum(0)
+
+
+@dataclass
+class WeightGradients:
+    """The two factors of each sample's weight gradient, multiplied out only when asked for."""
+
+    model: MaskedModel
+    layer: nn.Module
+    inputs: Tensor  # (B, in, ...)
+    outputs: Tensor  # gradient of the loss with respect to the layer's output, (B, out, ...)
+
+    def chunks(self) -> Iterator[Tensor]:
+        """The samples' gradients in order, some at a time, (b, *mask.shape)."""
+        weight = raw_weight(self.layer).detach()
+        samples = max(1, CHUNK // weight.numel())
+        for x, y in zip(self.inputs.split(samples), self.outputs.split(samples), strict=True):
+            yield self.model.granularity.total(_weight_gradients(self.layer, x, y) * weight)
+
+    def magnitudes(self, power: int = 1) -> Tensor:
+        """Sum over samples of |gradient| ** power, of the mask's shape."""
+        weight = raw_weight(self.layer).detach()
+        if isinstance(self.layer, nn.Linear) and self.model.granularity.total(weight).shape == weight.shape:
+            # |y x w| = |y| |x| |w|: the sum over samples is a matrix product.
+            y, x, w = (factor.abs().pow(power) for factor in (self.outputs, self.inputs, weight))
+            return (y.T @ x) * w
+        return torch.stack([chunk.abs().pow(power).sum(0) for chunk in self.chunks()]).sum(0)
+
+
+def mask_gradients(
+    model: MaskedModel, images: Tensor, labels: Tensor
+) -> Mapping[str, UnitGradients | WeightGradients]:
+    """Differentiate each sample's cross-entropy with respect to every mask.
+
+    Args:
+        model: In evaluation mode, so that samples do not meet in batch normalisation.
+        images: (B, C, H, W).
+        labels: (B,) class indices.
+    """
+    if model.granularity.on_weight:
+        return _from_weights(model, images, labels)
+    with torch.enable_grad(), model.soft_masks(len(images)) as soft:
+        loss = F.cross_entropy(model(images), labels, reduction="sum")
+        gradients = torch.autograd.grad(loss, list(soft.values()))
+    return {name: UnitGradients(value) for name, value in zip(soft, gradients, strict=True)}
+
+
+def _from_weights(model: MaskedModel, images: Tensor, labels: Tensor) -> dict[str, WeightGradients]:
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if name in inputs:
+                raise UserError(
+                    f"samples' gradients need each layer to run once in a pass; {name} runs twice"
+                )
+            inputs[name], outputs[name] = args[0].detach(), output
+            return output.clone()  # a following in-place activation must not change what is kept
+
+        return hook
+
+    handles = [model.module(name).register_forward_hook(keep(name)) for name in model.layers]
+    try:
+        with torch.enable_grad():
+            loss = F.cross_entropy(model(images), labels, reduction="sum")
+        gradients = torch.autograd.grad(loss, [outputs[name] for name in model.layers])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {
+        name: WeightGradients(model, model.module(name), inputs[name], gradient)
+        for name, gradient in zip(model.layers, gradients, strict=True)
+    }
+
+
+def _weight_gradients(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Each sample's gradient of the weight, (b, *weight.shape), from input x and output gradient y."""
+    if isinstance(layer, nn.Linear):
+        return y[:, :, None] * x[:, None, :]
+    assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
+    patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    patches = patches.unflatten(1, (layer.groups, -1))  # (b, groups, in / groups * kh * kw, positions)
+    y = y.flatten(2).unflatten(1, (layer.groups, -1))  # (b, groups, out / groups, positions)
+    return (y @ patches.transpose(2, 3)).reshape(len(x), *layer.weight.shape)

@@ -1,0 +1,1 @@
+"""How fast pruned networks are, beside what the best dense engines make of the unpruned one."""

@@ -1,0 +1,146 @@
+"""Physically smaller networks: pruned channels and nodes are cut out, the output stays the same."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from granprune.deploy.layers import Array, layers_of
+from granprune.errors import UserError
+from granprune.granularity import OnUnit
+from granprune.masking import MaskedModel
+from granprune.models import DBSN
+from granprune.models.dbsn import ScaledTanh
+
+
+def compact(model: MaskedModel, fold: bool = False) -> nn.Module:
+    """A plain network without the pruned channels or nodes, in the mode (training or not) of the model.
+
+    Masks of a residual stream may differ from block to block: a skip connection then picks the
+    channels that both sides have. The parameters are copies and can be trained on.
+
+    Args:
+        model: A ResNet20 or DBSN masked by channels or nodes.
+        fold: Whether to fold batch normalisation into the convolutions: faster, for inference only.
+
+    Raises:
+        UserError: The granularity is finer than channels, or the network is of another kind.
+    """
+    if not isinstance(model.granularity, OnUnit):
+        kind = type(model.granularity).__name__
+        raise UserError(f"{kind} cannot be cut out of a network: possible are Channels and Nodes")
+    kept = iter([_indices(layer.alive, len(layer.bias)) for layer in layers_of(model)])
+    network = model.network
+    with torch.random.fork_rng(devices=[]):
+        small = _dbsn(network, kept) if isinstance(network, DBSN) else _resnet(network, kept, fold)
+    return small.train(model.training)
+
+
+class Align(nn.Module):
+    """Channels of one feature map in the order of another one; zeros where there is no such channel."""
+
+    index: Tensor
+    present: Tensor
+
+    def __init__(self, have: Tensor, want: Tensor) -> None:
+        super().__init__()
+        place = {int(channel): i for i, channel in enumerate(have)}
+        index = [place.get(int(channel), 0) for channel in want]
+        present = [float(int(channel) in place) for channel in want]
+        self.register_buffer("index", torch.tensor(index, dtype=torch.long))
+        self.register_buffer("present", torch.tensor(present)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, have, H, W) -> (B, want, H, W)
+        return x.index_select(1, self.index) * self.present
+
+
+class Zeros(nn.Module):
+    """A convolution without inputs or without outputs."""
+
+    def __init__(self, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.outputs, self.stride = outputs, stride
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, any, H, W) -> (B, outputs, H / stride, W / stride)
+        height, width = (-(-size // self.stride) for size in x.shape[2:])
+        return x.new_zeros(len(x), self.outputs, height, width)
+
+
+class CompactBlock(nn.Module):
+    """A residual block whose three parts keep their own channels."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.shortcut = first, second, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, in, H, W) -> (B, out, H / stride, W / stride)
+        return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
+
+
+def _resnet(network: Any, kept: Iterator[Tensor], fold: bool) -> nn.Sequential:
+    inputs = torch.arange(network.conv.in_channels)
+    outputs = next(kept)
+    layers = [_conv(network.conv, network.bn, inputs, outputs, fold), nn.ReLU()]
+    for block in network.blocks:
+        small, outputs = _block(block, outputs, kept, fold)
+        layers.append(small)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), _linear(network.head, outputs))
+
+
+def _block(block: Any, inputs: Tensor, kept: Iterator[Tensor], fold: bool) -> tuple[CompactBlock, Tensor]:
+    down = isinstance(block.shortcut, nn.Sequential)
+    if down:
+        next(kept)  # the shortcut keeps what the block's output keeps
+    inner, outputs = next(kept), next(kept)
+    first = _conv(block.conv1, block.bn1, inputs, inner, fold)
+    second = _conv(block.conv2, block.bn2, inner, outputs, fold)
+    if down:
+        shortcut: nn.Module = _conv(block.shortcut[0], block.shortcut[1], inputs, outputs, fold)
+    elif torch.equal(inputs, outputs):
+        shortcut = nn.Identity()
+    else:
+        shortcut = Align(inputs, outputs) if len(inputs) else Zeros(len(outputs), 1)
+    return CompactBlock(first, second, shortcut), outputs
+
+
+def _conv(conv: Any, norm: Any, inputs: Tensor, outputs: Tensor, fold: bool) -> nn.Module:
+    stride = conv.stride[0]
+    if not len(outputs):
+        return Zeros(0, stride)
+    small_norm = nn.BatchNorm2d(len(outputs), eps=norm.eps)
+    for name, value in norm.state_dict().items():
+        small_norm.state_dict()[name].copy_(value[outputs] if value.ndim else value)
+    if not len(inputs):
+        return nn.Sequential(Zeros(len(outputs), stride), small_norm)
+    size = conv.kernel_size[0]
+    small = nn.Conv2d(len(inputs), len(outputs), size, stride, padding=size // 2, bias=False)
+    small.weight.data = conv.weight.detach()[outputs][:, inputs].clone()
+    if fold:
+        return fuse_conv_bn_eval(small.eval(), small_norm.eval())
+    return nn.Sequential(small, small_norm)
+
+
+def _dbsn(network: DBSN, kept: Iterator[Tensor]) -> nn.Sequential:
+    hidden: Any = network.hidden
+    inputs = torch.arange(hidden[0].in_features)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for linear in hidden:
+        outputs = next(kept)
+        layers += [_linear(linear, inputs, outputs), ScaledTanh()]
+        inputs = outputs
+    return nn.Sequential(*layers, _linear(network.head, inputs))
+
+
+def _linear(linear: nn.Linear, inputs: Tensor, outputs: Tensor | None = None) -> nn.Linear:
+    rows = torch.arange(linear.out_features) if outputs is None else outputs
+    small = nn.Linear(1, 1)
+    small.in_features, small.out_features = len(inputs), len(rows)
+    small.weight.data = linear.weight.detach()[rows][:, inputs].clone()
+    small.bias.data = linear.bias.detach()[rows].clone()
+    return small
+
+
+def _indices(alive: Array | None, count: int) -> Tensor:
+    return torch.arange(count) if alive is None else torch.from_numpy(alive.nonzero()[0])

@@ -1,0 +1,99 @@
+"""Compiles the engine at first use and keeps the library for the next time."""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+import torch
+
+from granprune.errors import UserError
+
+SOURCE = Path(__file__).with_name("engine.cpp")
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
+LEVELS = {
+    "AVX512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mpopcnt"),
+    "AVX2": ("-mavx2", "-mfma", "-mpopcnt"),
+    "portable": (),
+}
+"""Instruction sets, best first, and the compiler flags that allow them."""
+
+
+class CompilerMissing(UserError):
+    """The engine cannot be built here; the masked dense network still runs, at dense speed."""
+
+
+def level() -> str:
+    """The best instruction set of this CPU, as torch sees it: a key of `LEVELS`."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"AVX512": "AVX512", "AVX2": "AVX2"}.get(capability, "portable")
+
+
+@cache
+def engine(instructions: str) -> ctypes.CDLL:
+    """The engine compiled for one instruction set, from the cache or the compiler.
+
+    Args:
+        instructions: A key of `LEVELS`.
+
+    Raises:
+        CompilerMissing: There is no C++ compiler, or it fails.
+    """
+    library = ctypes.CDLL(str(build(instructions)))
+    integer, pointer = ctypes.c_int64, ctypes.c_void_p
+    library.granprune_open.argtypes = [pointer, integer, integer, integer]
+    library.granprune_open.restype = pointer
+    library.granprune_close.argtypes = [pointer]
+    library.granprune_close.restype = None
+    library.granprune_run.argtypes = [pointer, pointer, pointer, integer, integer, integer, integer]
+    return library
+
+
+def build(instructions: str, extra: tuple[str, ...] = ()) -> Path:
+    """The path of the compiled engine; compiles it unless the cache has it.
+
+    The key is the source, the flags and the compiler's version: a change of any of them is a new file.
+    The cache is `$GRANPRUNE_CACHE`, or the user's cache folder.
+    """
+    compiler = find_compiler()
+    flags = [*FLAGS, *LEVELS[instructions], *extra]
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    key = hashlib.sha256("\n".join([SOURCE.read_text(), version, *compiler, *flags]).encode()).hexdigest()
+    folder = Path(os.environ.get("GRANPRUNE_CACHE") or platformdirs.user_cache_dir("granprune"))
+    library = folder / f"engine-{key[:16]}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _compile([*compiler, *flags], library)
+    return library
+
+
+def find_compiler() -> list[str]:
+    """The command of a C++ compiler: `$CXX`, or g++, clang++ or c++ from the path.
+
+    Raises:
+        CompilerMissing: There is none.
+    """
+    wanted = os.environ.get("CXX", "").split()
+    for command in [wanted] if wanted else [["g++"], ["clang++"], ["c++"]]:
+        if shutil.which(command[0]):
+            return command
+    sought = f"$CXX is {wanted[0]!r}, which is not there" if wanted else "g++, clang++ and c++ are not there"
+    raise CompilerMissing(f"no C++ compiler for the sparse engine: {sought}; install one or set CXX")
+
+
+def _compile(command: list[str], library: Path) -> None:
+    # Written aside and renamed, so that a second process never loads half a file.
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        output = Path(folder) / library.name
+        done = subprocess.run(
+            [*command, str(SOURCE), "-o", str(output)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or ["no message"])[0]
+            raise CompilerMissing(f"{command[0]} cannot compile the sparse engine: {reason}")
+        output.replace(library)

@@ -1,0 +1,231 @@
+"""A deployed network as two files: tensors and a manifest. Nothing in them is executed."""
+
+import hashlib
+import json
+import math
+import warnings
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from granprune import __version__
+from granprune.deploy.compile import CompilerMissing
+from granprune.deploy.network import Masked, SparseNetwork
+from granprune.deploy.packed import Array, Packed
+from granprune.errors import UserError
+from granprune.granularity import GRANULARITIES, Blocks, Granularity, OnUnit, OnWeight
+from granprune.masking import MaskedModel
+from granprune.models import DBSN, Prunable, ResNet20
+from granprune.pruning import density
+
+TENSORS, MANIFEST = "network.safetensors", "manifest.json"
+FORMAT = 1
+NETWORKS: dict[str, type[Prunable]] = {"ResNet20": ResNet20, "DBSN": DBSN}
+
+
+def save(model: MaskedModel, folder: Path, **facts: Any) -> Path:
+    """Write a pruned network; only the weights that are kept take room.
+
+    Args:
+        model: A ResNet20 or DBSN with its masks.
+        folder: Where `network.safetensors` and `manifest.json` go; made if it is not there.
+        facts: Further entries of the manifest, such as the test accuracy; plain JSON values.
+
+    Returns:
+        The path of the manifest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = save_tensors(_pack(model))
+    manifest = {
+        "format": FORMAT,
+        "network": type(model.network).__name__,
+        "arguments": arguments(model.network),
+        "granularity": type(model.granularity).__name__,
+        "edges": model.granularity.edges if isinstance(model.granularity, Blocks) else {},
+        "density": density(model.masks),
+        "versions": {"granprune": __version__, "torch": torch.__version__},
+        "shapes": _shapes(model),
+        "facts": facts,
+    }
+    manifest["checksum"] = _checksum(manifest, tensors)
+    (folder / TENSORS).write_bytes(tensors)
+    path = folder / MANIFEST
+    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    return path
+
+
+def load(folder: Path) -> SparseNetwork | Masked:
+    """A deployed network, ready to be called; its `form` says how it runs.
+
+    Its tables are built from what is stored, so that the dense network never takes up memory. Without a
+    C++ compiler the masked dense network runs instead, at dense speed, and a warning says so.
+
+    Raises:
+        UserError: The files are missing, of another format, or not as they were written.
+    """
+    stored = Stored(*_read(folder))
+    try:
+        return SparseNetwork(stored)
+    except CompilerMissing as problem:
+        return _masked(stored.model(), problem)
+
+
+def deployed(model: MaskedModel) -> SparseNetwork | Masked:
+    """The model in the sparse engine, or where that cannot be built, as it is, with a warning."""
+    try:
+        return SparseNetwork(model)
+    except CompilerMissing as problem:
+        return _masked(model, problem)
+
+
+def load_model(folder: Path) -> MaskedModel:
+    """The masked model that `save` wrote, in evaluation mode.
+
+    Raises:
+        UserError: As for `load`.
+    """
+    return Stored(*_read(folder)).model()
+
+
+class Stored:
+    """The numbers of a stored network.
+
+    Args:
+        manifest: What it is.
+        tensors: Kept weights, masks as bits, and all else.
+    """
+
+    def __init__(self, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self._manifest = manifest
+        self._tensors = tensors
+        self._shapes: dict[str, list[list[int]]] = manifest["shapes"]
+        kinds: dict[str, type[Granularity]] = {kind.__name__: kind for kind in GRANULARITIES}
+        self._granularity = kinds[manifest["granularity"]](**manifest["edges"])
+
+    @cached_property
+    def network(self) -> Prunable:
+        """The same network one unit wide, to take up no memory."""
+        arguments = self._manifest["arguments"]
+        narrow = {"width": 1} if "width" in arguments else {"widths": [1] * len(arguments["widths"])}
+        return NETWORKS[self._manifest["network"]](**{**arguments, **narrow})
+
+    @cached_property
+    def alive(self) -> dict[str, Array]:
+        if not isinstance(self._granularity, OnUnit):
+            return {}
+        return {name: mask.flatten().numpy() for name, mask in self.masks().items()}
+
+    def weight(self, name: str) -> Packed:
+        values, mask = self.values(f"{name}.weight"), self.weight_mask(name)
+        return Packed.of(values) if mask is None else Packed(mask.numpy(), values)
+
+    def values(self, key: str) -> Array:
+        return self._tensors[key].numpy()
+
+    def masks(self) -> dict[str, Tensor]:
+        """The mask of each masked layer."""
+        return {name: self._mask(name) for name in self._shapes}
+
+    def weight_mask(self, name: str) -> Tensor | None:
+        """Which of a layer's weights are stored; None for all."""
+        if not isinstance(self._granularity, OnWeight) or name not in self._shapes:
+            return None
+        return self._granularity.expand(self._mask(name), torch.Size(self._shapes[name][1]))
+
+    def model(self) -> MaskedModel:
+        """The masked model itself, in evaluation mode."""
+        network = NETWORKS[self._manifest["network"]](**self._manifest["arguments"])
+        model = MaskedModel(network, self._granularity)
+        model.set_masks(self.masks())
+        with torch.no_grad():
+            for key, value in model.dense_state_dict().items():
+                mask = self.weight_mask(key.removesuffix(".weight")) if key.endswith(".weight") else None
+                if mask is None:
+                    value.copy_(self._tensors[key])
+                else:
+                    value.zero_()[mask] = self._tensors[key]
+        return model.eval()
+
+    def _mask(self, name: str) -> Tensor:
+        shape = self._shapes[name][0]
+        bits = np.unpackbits(self._tensors[f"{name}.mask"].numpy(), count=math.prod(shape))
+        return torch.from_numpy(bits.view(bool)).view(shape)
+
+
+def _masked(model: MaskedModel, problem: CompilerMissing) -> Masked:
+    warnings.warn(f"{problem}; the masked dense network runs instead", stacklevel=3)
+    return Masked(model)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of a deployed network says, after the check that it is as it was written."""
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    path = folder / MANIFEST
+    try:
+        manifest, data = json.loads(path.read_text()), (folder / TENSORS).read_bytes()
+    except FileNotFoundError as problem:
+        raise UserError(f"{folder} holds no deployed network: {problem.filename} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(f"{path} is not JSON; deploy the run again") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{path} is not a manifest of format {FORMAT}; deploy the run again")
+    if manifest.pop("checksum", None) != _checksum(manifest, data):
+        raise UserError(
+            f"{folder} was changed after it was written: its checksum differs; deploy the run again"
+        )
+    try:
+        return manifest, load_tensors(data)
+    except SafetensorError as problem:
+        raise UserError(f"{folder / TENSORS} cannot be read: {problem}") from None
+
+
+def _checksum(manifest: dict[str, Any], tensors: bytes) -> str:
+    facts = json.dumps(manifest, sort_keys=True).encode()
+    return hashlib.sha256(facts + hashlib.sha256(tensors).digest()).hexdigest()
+
+
+def arguments(network: Prunable) -> dict[str, Any]:
+    """The constructor arguments of a ResNet20 or DBSN, read off its layers.
+
+    Raises:
+        UserError: The network is of another kind.
+    """
+    if isinstance(network, ResNet20):
+        conv = network.conv
+        return {
+            "num_classes": network.head.out_features,
+            "width": conv.out_channels,
+            "in_channels": conv.in_channels,
+        }
+    if isinstance(network, DBSN):
+        return {
+            "num_classes": network.head.out_features,
+            "widths": [linear.out_features for linear in network.hidden],
+            "in_features": network.hidden[0].in_features,
+        }
+    raise UserError(f"cannot deploy {type(network).__name__}: possible are {' and '.join(NETWORKS)}")
+
+
+def _shapes(model: MaskedModel) -> dict[str, list[list[int]]]:
+    """The shapes of each layer's mask and weight."""
+    masks, weights = model.masks, model.weights()
+    return {name: [list(mask.shape), list(weights[name].shape)] for name, mask in masks.items()}
+
+
+def _pack(model: MaskedModel) -> dict[str, Tensor]:
+    tensors = {key: value.cpu().contiguous() for key, value in model.dense_state_dict().items()}
+    for name, mask in model.masks.items():
+        tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.cpu().numpy()))
+    for name, mask in model.weight_masks().items():
+        tensors[f"{name}.weight"] = tensors[f"{name}.weight"][mask.cpu()]
+    return tensors

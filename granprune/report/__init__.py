@@ -1,0 +1,1 @@
+"""What runs say together: a tidy table, statistics, figures and a page."""

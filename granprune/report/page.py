@@ -1,0 +1,111 @@
+"""The interactive page: one file with its data and its plotting library inside, for use without network."""
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+
+from granprune.errors import UserError
+from granprune.report.curves import AXES, Curve, advantage, baseline_of, by_task, dense_accuracy
+from granprune.report.figures import mean_accuracy
+from granprune.report.headline import Entry, best
+from granprune.report.statistics import Estimate, mean
+from granprune.report.text import Trends, notes, number, trend_sentence
+
+
+def page(
+    table: pd.DataFrame, found: Sequence[Curve], entries: dict[str, list[Entry]], trend: dict[str, Trends]
+) -> str:
+    """The page as HTML.
+
+    Names and values reach the document as JSON only, which its script shows as text, never as markup.
+
+    Args:
+        table: All runs.
+        found: Their curves.
+        entries: Headline entries of each target, by the target's words.
+        trend: Trends of each target, by task.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ModuleNotFoundError as error:
+        raise UserError("the report's page needs plotly: pip install 'granprune[study]'") from error
+    template = (files("granprune.report") / "page.html").read_text()
+    data = json.dumps(content(table, found, entries, trend), allow_nan=False)
+    return template.replace("/*PLOTLY*/", get_plotlyjs()).replace("/*DATA*/", data.replace("<", "\\u003c"))
+
+
+def content(
+    table: pd.DataFrame, found: Sequence[Curve], entries: dict[str, list[Entry]], trend: dict[str, Trends]
+) -> dict[str, Any]:
+    """What the page shows, as plain values."""
+    tasks = [task for task, _ in by_task(list(found))]
+    dense = {task: mean(dense_accuracy(table, task)) for task in tasks}
+    return {
+        "tasks": tasks,
+        "axes": list(AXES),
+        "notes": notes(table),
+        "dense": {task: estimate and estimate.value for task, estimate in dense.items()},
+        "curves": [_curve(curve, list(found)) for curve in found],
+        "headlines": [
+            {
+                "title": f"Where random pruning {words}",
+                "rows": [_entry(entry, best(here)) for entry in here],
+                "trends": [trend_sentence(task, *one) for task, one in trend[words].items()],
+            }
+            for words, here in entries.items()
+        ],
+    }
+
+
+def _curve(curve: Curve, among: list[Curve]) -> dict[str, Any]:
+    baseline = baseline_of(curve, among)
+    gains = dict(advantage(curve, baseline)) if baseline and baseline is not curve else {}
+    places = zip(*(curve.place(axis) for axis in AXES), strict=True)
+    return {
+        "task": curve.task,
+        "granularity": curve.granularity,
+        "method": curve.method,
+        "criterion": curve.criterion,
+        "scope": str(curve.runs["scope"].iloc[0]),
+        "baseline": curve.baseline,
+        "inverted": curve.inverted,
+        "mean": mean_accuracy(curve),
+        "points": [
+            {
+                **dict(zip(AXES, x, strict=True)),
+                "accuracy": _numbers(y),
+                "advantage": _numbers(gains.get(density)),
+            }
+            for x, (density, y) in zip(places, curve.accuracy(), strict=True)
+        ],
+        "runs": [_run(row) for row in curve.runs.to_dict("records")],
+    }
+
+
+def _run(row: dict[str, Any]) -> dict[str, Any]:
+    places = {axis: float(row[column]) for axis, column in AXES.items()}
+    accuracy = 100 * float(row["test_accuracy"])
+    return {
+        **places,
+        "name": row["name"],
+        "command": row["command"],
+        "seed": int(row["seed"]),
+        "accuracy": accuracy,
+    }
+
+
+def _numbers(estimate: Estimate | None) -> list[float | None] | None:
+    return None if estimate is None else [estimate.value, estimate.low, estimate.high]
+
+
+def _entry(entry: Entry, winners: list[Entry]) -> dict[str, Any]:
+    return {
+        "task": entry.task,
+        "criterion": entry.method,
+        "best": entry in winners,
+        "cells": [entry.granularity, f"{entry.target:.2f}", number(entry.density, 4), entry.method]
+        + [number(entry.accuracy), number(entry.gain)],
+    }

@@ -1,0 +1,66 @@
+import pytest
+from matplotlib.figure import Figure
+
+from granprune.deploy.bench import frontier
+
+
+def row(granularity, density, accuracy, milliseconds, batch=1, criterion="Magnitude", seed=1):
+    return {
+        "task": "CIFAR10",
+        "architecture": "ResNet20(width=16)",
+        "network": f"{granularity} {density}",
+        "run": f"{granularity}-{criterion}-{density}-{seed}",
+        "variant": "pruned",
+        "engine": "sparse engine",
+        "granularity": granularity,
+        "criterion": criterion,
+        "density": density,
+        "accuracy": accuracy,
+        "macs": 40_000_000 * density,
+        "milliseconds": milliseconds,
+        "batch": batch,
+        "threads": 1,
+    }
+
+
+ROWS = [
+    row(kind, density, accuracy - penalty, 2 * density * batch, batch)
+    for kind, penalty in (("Weights", 0), ("Kernels", 0.02), ("Channels", 0.05))
+    for density, accuracy in ((0.5, 0.91), (0.25, 0.9), (0.05, 0.86))
+    for batch in (1, 128)
+]
+
+
+def lines(rows, column="macs", unit=1e-6):
+    axes = Figure().add_subplot()
+    frontier._panel(axes, rows, column, unit, "x")
+    return {line.get_label(): [*zip(*line.get_data(), strict=True)] for line in axes.get_lines()}
+
+
+def test_one_line_a_granularity_from_sparse_to_dense():
+    drawn = lines([r for r in ROWS if r["batch"] == 1])
+    assert set(drawn) == {"weights", "kernels", "channels"}
+    assert drawn["weights"] == [(2, 86), (10, 90), (20, 91)]
+
+
+def test_seeds_are_averaged_and_criteria_are_not():
+    rows = [
+        row("Weights", 0.5, 0.8, 1),
+        row("Weights", 0.5, 0.9, 3, seed=2),
+        row("Weights", 0.5, 0.5, 1, criterion="Random"),
+    ]
+    drawn = lines(rows, "milliseconds", 1)
+    assert drawn["weights, Magnitude"] == [(2, pytest.approx(85))]
+    assert drawn["weights, Random"] == [(1, 50)]
+
+
+def test_a_figure_a_network_for_trained_ones_only(tmp_path):
+    untrained = {**ROWS[0], "accuracy": None, "task": None}
+    other = {**ROWS[0], "architecture": "ResNet20(width=4)"}
+    paths = frontier.draw([*ROWS, untrained, other], tmp_path)
+    assert [path.name for path in paths] == [
+        "frontier-cifar10-resnet20.png",
+        "frontier-cifar10-resnet20-2.png",
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert frontier.draw([untrained], tmp_path) == []

@@ -1,0 +1,96 @@
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from granprune.deploy import compile as compiling
+from granprune.deploy.compile import LEVELS, CompilerMissing, build, find_compiler, level
+
+SANITIZED = """
+import torch
+from granprune.granularity import Channels, Kernels, Nodes, Weights
+from granprune.masking import MaskedModel
+from granprune.models import DBSN, ResNet20
+from granprune.deploy import compile as compiling
+from granprune.deploy.network import SparseNetwork, largest_error
+
+compiling.FLAGS = (*compiling.FLAGS, "-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+torch.set_num_threads(2)
+for instructions in {compiling.level(), "portable"}:
+    for density in 0, 0.2, 1:
+        for network, granularity, shape in (
+            (ResNet20(width=3), Weights(), (3, 13, 21)),
+            (ResNet20(width=5), Kernels(), (3, 32, 32)),
+            (ResNet20(width=4), Channels(), (3, 8, 3)),
+            (DBSN(widths=(70, 33), in_features=37), Weights(), (37,)),
+            (DBSN(widths=(70, 33), in_features=37), Nodes(), (37,)),
+        ):
+            model = MaskedModel(network, granularity).eval()
+            model.set_masks({name: torch.rand(mask.shape) < density for name, mask in model.masks.items()})
+            fast = SparseNetwork(model, instructions)
+            for images in (1, 5, 140) if len(shape) == 1 else (1, 3):
+                assert largest_error(fast, model, torch.randn(images, *shape)) < 1e-4
+            del fast
+print("clean")
+"""
+
+
+def test_built_once_and_keyed_on_source_and_flags(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRANPRUNE_CACHE", str(tmp_path))
+    library = build("portable", ("-O0",))
+    written = library.stat().st_mtime_ns
+    assert build("portable", ("-O0",)) == library
+    assert library.stat().st_mtime_ns == written
+    assert [path.name for path in tmp_path.iterdir()] == [library.name]
+    changed = tmp_path / "engine.cpp"
+    changed.write_text(compiling.SOURCE.read_text() + "\n// changed\n")
+    monkeypatch.setattr(compiling, "SOURCE", changed)
+    assert build("portable", ("-O0",)) != library
+
+
+def test_level_is_one_of_the_known_ones():
+    assert level() in LEVELS
+
+
+def test_no_compiler_is_one_clear_line(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda command: None)
+    with pytest.raises(CompilerMissing, match=r"no C\+\+ compiler .* install one or set CXX"):
+        find_compiler()
+    monkeypatch.setenv("CXX", "no-such-compiler -x")
+    with pytest.raises(CompilerMissing, match="no-such-compiler"):
+        find_compiler()
+
+
+def test_a_failing_compiler_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRANPRUNE_CACHE", str(tmp_path / "cache"))
+    broken = tmp_path / "broken.cpp"
+    broken.write_text("int main( {")
+    monkeypatch.setattr(compiling, "SOURCE", broken)
+    with pytest.raises(CompilerMissing, match="cannot compile the sparse engine") as caught:
+        build("portable")
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_address_and_undefined_behaviour_sanitizers_are_clean(tmp_path):
+    def runtime(name):
+        return subprocess.run(
+            ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    preload = f"{runtime('libasan.so')}:{runtime('libubsan.so')}:{runtime('libstdc++.so.6')}"
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "CXX": "g++",
+        "GRANPRUNE_CACHE": str(tmp_path),
+        "LD_PRELOAD": preload,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONPATH": str(compiling.SOURCE.parents[2]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SANITIZED], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "clean", done.stderr[-3000:]
