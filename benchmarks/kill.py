@@ -4,7 +4,8 @@
 
 Each case runs once undisturbed; then it runs again and again, a process ended by SIGKILL at a
 random place, until it is through. Weights, masks, optimizer state, metrics file and result must be
-the same bit for bit (times apart). Processes are forked from one that has imported everything.
+the same bit for bit (times apart). Processes are forked from one that has imported everything and
+run nothing: a fork of a process with threads may wait for ever for a thread that it does not have.
 """
 
 import argparse
@@ -21,10 +22,13 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
+from joblib import wrap_non_picklable_objects
 
+PRELOADED = ["granprune.cli", "matplotlib.backends.backend_agg", "sklearn.datasets", "benchmarks.kill"]
 CONFIG = Path(__file__).with_name("kill.yaml")
 SLOWER = "--model.optimizer.init_args.lr=0.1"
 CONVOLUTIONS = (
@@ -92,20 +96,13 @@ PLACES = {  # how often each is passed in a run, at least: where to draw the ins
     "epoch end": 6,
 }
 GRACE = 30.0  # seconds that the other ranks have to notice that one has died
+PATIENCE = 300.0  # seconds until a run is given up that must have ended
 Prepare = Callable[[], None]  # done in a new process before the command starts
 
 
 def fit_arguments(case: str, root: Path) -> list[str]:
     """The command line of a case, kept under `root`."""
     return ["fit", f"--config={CONFIG}", *CASES[case], f"--run.root={root}"]
-
-
-def preload() -> None:
-    """Import what a run needs, so that forked processes need not."""
-    import matplotlib.backends.backend_agg  # noqa: F401
-    import sklearn.datasets  # noqa: F401
-
-    import granprune.cli  # noqa: F401
 
 
 def run(arguments: Sequence[str], log: Path, prepare: Prepare | None = None, victim: int = 0) -> list[int]:
@@ -126,8 +123,9 @@ def run(arguments: Sequence[str], log: Path, prepare: Prepare | None = None, vic
         start(arguments, log, prepare if rank == victim else None, place) for rank, place in enumerate(places)
     ]
     running = {process.sentinel for process in processes}
-    while running and not any(process.exitcode for process in processes):
-        running -= set(wait(running))
+    end = monotonic() + PATIENCE
+    while running and not any(process.exitcode for process in processes) and monotonic() < end:
+        running -= set(wait(running, PATIENCE))
     for process in processes:
         process.join(GRACE)
         process.kill()
@@ -141,9 +139,16 @@ def start(
     prepare: Prepare | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> BaseProcess:
-    """Start a command in a forked process."""
-    fork = multiprocessing.get_context("fork")
-    process = fork.Process(target=_command, args=(arguments, log, prepare, environment or {}))
+    """Start a command in a process of its own, with the variables of this one and some more."""
+    return call(_command, arguments, log, prepare, {**os.environ, **(environment or {})})
+
+
+def call(function: Callable[..., None], *args: Any) -> BaseProcess:
+    """Call a function in a process that has imported what a run needs."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(PRELOADED)
+    wrapped = [wrap_non_picklable_objects(arg) if callable(arg) else arg for arg in (function, *args)]
+    process = server.Process(target=wrapped[0], args=wrapped[1:])
     process.start()
     return process
 
@@ -203,6 +208,7 @@ def _command(
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), descriptor)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
     logging.root.handlers.clear()
+    os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
     if prepare is not None:
@@ -310,7 +316,6 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="how many processes to kill (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the places and instants (default 0)")
     options = parser.parse_args()
-    preload()
     draw = random.Random(options.seed)
     folder = Path(tempfile.mkdtemp(prefix="granprune-kill-"))
     references: dict[str, dict[str, Any]] = {}

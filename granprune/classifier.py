@@ -187,7 +187,7 @@ class Split(nn.Module):
 
     def __init__(self, name: str, num_classes: int, top_k: int) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy="disable")  # a NaN must show, not be left out
         self.accuracy = nn.ModuleDict(
             {
                 f"{name}_accuracy" if k == 1 else f"{name}_top{k}_accuracy": MulticlassAccuracy(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from granprune.errors import UserError
-from granprune.granularity import GRANULARITIES, Granularity, Mask, OnWeight
+from granprune.granularity import GRANULARITIES, Granularity, OnWeight
+from granprune.mask import Mask, attach, detach, find
 from granprune.models.base import Prunable, PrunableLayer
 
 Masks = dict[str, Tensor]  # layer name -> bool tensor, True = kept; scores have the same keys and shapes
@@ -38,7 +39,7 @@ class MaskedModel(nn.Module):
         if not self.layers:
             raise UserError(_no_layer(network, granularity))
         self._masks: dict[str, Mask] = {
-            name: granularity.attach(network, layer) for name, layer in self.layers.items()
+            name: attach(network, layer, granularity) for name, layer in self.layers.items()
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,13 +127,23 @@ class MaskedModel(nn.Module):
         # Parametrized modules refuse to be pickled, so the plain network travels, for ddp_spawn.
         plain = copy.deepcopy(self.network)
         for layer in self.layers.values():
-            self.granularity.detach(plain, layer)
+            detach(plain, layer, self.granularity)
         self.__dict__["_travelling"] = plain  # its shared memory must outlive the start of the process
         return _attached, (plain, self.granularity, self.masks, self.training)
 
     def _mask(self, name: str) -> Mask:
         # Looked up, not stored twice: a deep copy then owns its masks.
-        return self.granularity.find(self.network, self.layers[name])
+        return find(self.network, self.layers[name], self.granularity)
+
+
+def density(masks: Mapping[str, Tensor]) -> float:
+    """The fraction of components that are kept, over all layers.
+
+    >>> density({"a": torch.tensor([True, False]), "b": torch.tensor([True, True])})
+    0.75
+    """
+    kept = sum(int(torch.count_nonzero(mask)) for mask in masks.values())
+    return kept / sum(mask.numel() for mask in masks.values())
 
 
 def is_mask(key: str) -> bool:

@@ -58,16 +58,6 @@ def keep_top(scores: Tensor, density: float) -> Tensor:
     return kept | (scores == torch.inf)
 
 
-def density(masks: Mapping[str, Tensor]) -> float:
-    """The fraction of components that are kept, over all layers.
-
-    >>> density({"a": torch.tensor([True, False]), "b": torch.tensor([True, True])})
-    0.75
-    """
-    kept = sum(int(torch.count_nonzero(mask)) for mask in masks.values())
-    return kept / sum(mask.numel() for mask in masks.values())
-
-
 def ranked(name: str, scores: Tensor, mask: Tensor, min_components: int = 0) -> Tensor:
     """A layer's scores in which pruned components come first and protected ones last.
 

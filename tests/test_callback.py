@@ -13,8 +13,7 @@ from granprune.data import ImageDataModule
 from granprune.errors import UserError
 from granprune.granularity import Weights
 from granprune.learning_rate import Constant, WarmupAndDrops
-from granprune.masking import is_mask
-from granprune.pruning import density
+from granprune.masking import density, is_mask
 from granprune.run.directory import RunDirectory
 from granprune.run.record import Recorder
 from granprune.schedule import AtInit, Iterative, Never

@@ -40,11 +40,6 @@ ELSEWHERE = {"FromRun", "BatchNormScale"}  # takes another run's masks; needs ba
 FIT = ("fit", f"--config={kill.CONFIG}", "--trainer.strategy=ddp", "--trainer.devices=2")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def preloaded():
-    kill.preload()
-
-
 def ranks(number, act):
     """The exit codes of that many processes that call `act(rank)` within a process group."""
 
@@ -56,11 +51,7 @@ def ranks(number, act):
         dist.barrier()
         dist.destroy_process_group()
 
-    fork = kill.multiprocessing.get_context("fork")
-    places = enumerate(kill.rank_environments(number))
-    processes = [fork.Process(target=member, args=place) for place in places]
-    for process in processes:
-        process.start()
+    processes = [kill.call(member, *place) for place in enumerate(kill.rank_environments(number))]
     for process in processes:
         process.join()
     return [process.exitcode for process in processes]

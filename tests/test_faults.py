@@ -72,7 +72,6 @@ class Run:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Options -> what the run leaves when nothing happens to it."""
-    kill.preload()
     outcomes = {}
 
     def outcome(*options):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from granprune.errors import UserError
 from granprune.granularity import Channels, Kernels, Nodes, Weights
-from granprune.masking import MaskedModel, evaluating, is_mask, raw_weight
+from granprune.masking import MaskedModel, density, evaluating, is_mask, raw_weight
 from granprune.models import DBSN, ResNet20
 
 CONV_GRANULARITIES = [Weights, Kernels, Channels]
@@ -222,3 +222,8 @@ def test_half_precision_keeps_boolean_masks(convnet):
     model = MaskedModel(convnet, Weights()).to(torch.bfloat16)
     assert all(mask.dtype == torch.bool for mask in model.masks.values())
     assert isinstance(model.module("stem"), nn.Conv2d) and model.module("stem").weight.dtype == torch.bfloat16
+
+
+def test_density_is_over_all_layers():
+    masks = {"a": torch.tensor([True, False, False, False]), "b": torch.ones(2, 2, dtype=torch.bool)}
+    assert density(masks) == 5 / 8

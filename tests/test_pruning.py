@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from granprune.pruning import density, keep_top, prune
+from granprune.pruning import keep_top, prune
 
 DENSITIES = st.floats(0, 1)
 
@@ -124,8 +124,3 @@ def test_counts_of_the_paper(target):
     totals = (267_696, 29_744, 688, 11_965_000, 7_500)
     for total, kept in zip(totals, KEPT[target], strict=True):
         assert int(keep_top(torch.zeros(total), target).sum()) == kept
-
-
-def test_density_is_over_all_layers():
-    masks = {"a": torch.tensor([True, False, False, False]), "b": torch.ones(2, 2, dtype=torch.bool)}
-    assert density(masks) == 5 / 8

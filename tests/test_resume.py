@@ -28,7 +28,6 @@ DROPOUT = "weights-magnitude-dropout"
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
     """Case -> what its run leaves when nothing happens to it."""
-    kill.preload()
     folder = tmp_path_factory.mktemp("undisturbed")
     outcomes = {}
 

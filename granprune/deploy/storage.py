@@ -21,9 +21,8 @@ from granprune.deploy.network import Masked, SparseNetwork
 from granprune.deploy.packed import Array, Packed
 from granprune.errors import UserError
 from granprune.granularity import GRANULARITIES, Blocks, Granularity, OnUnit, OnWeight
-from granprune.masking import MaskedModel
+from granprune.masking import MaskedModel, density
 from granprune.models import DBSN, Prunable, ResNet20
-from granprune.pruning import density
 
 TENSORS, MANIFEST = "network.safetensors", "manifest.json"
 FORMAT = 1

@@ -1,7 +1,9 @@
-"""What a granularity is, and the mask that it attaches."""
+"""What one mask entry controls: a weight, a kernel, a channel, a node.
+
+A granularity is a sum over each component of a weight tensor; the mask has the shape of that sum.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -9,37 +11,13 @@ from torch import Tensor, nn
 from granprune.models.base import PrunableLayer
 
 
-class Mask(nn.Module):
-    """Multiplies its input by a boolean buffer that training never changes.
-
-    `soft` replaces the buffer while a criterion differentiates with respect to the mask.
-
-    Args:
-        shape: The mask's shape.
-        expand: Turns a mask into one that multiplies an input of the given shape; None: it
-            broadcasts.
-    """
-
-    mask: Tensor
-
-    def __init__(
-        self, shape: torch.Size, expand: Callable[[Tensor, torch.Size], Tensor] | None = None
-    ) -> None:
-        super().__init__()
-        self.register_buffer("mask", torch.ones(shape, dtype=torch.bool))
-        self.soft: Tensor | None = None
-        self.expand = expand
-
-    def forward(self, x: Tensor) -> Tensor:
-        mask = self.mask if self.soft is None else self.soft
-        return x * (mask if self.expand is None else self.expand(mask, x.shape))
-
-
 class Granularity(ABC):
     """What one mask entry removes."""
 
     on_weight: bool
     """Whether masks multiply weights (True) or activations (False)."""
+    modules: tuple[type[nn.Module], ...]
+    """The layers that have such components."""
 
     @abstractmethod
     def total(self, values: Tensor) -> Tensor:
@@ -56,18 +34,58 @@ class Granularity(ABC):
         """Average over each component; the result has the mask's shape."""
         return self.total(weight) / self.total(torch.ones_like(weight))
 
-    @abstractmethod
     def applies(self, module: nn.Module, layer: PrunableLayer) -> bool:
         """Whether the layer has components of this kind."""
+        return isinstance(module, self.modules) and (self.on_weight or layer.gate is not None)
 
-    @abstractmethod
-    def attach(self, network: nn.Module, layer: PrunableLayer) -> Mask:
-        """Put an all-ones mask on the layer and return it."""
 
-    @abstractmethod
-    def detach(self, network: nn.Module, layer: PrunableLayer) -> None:
-        """Take the mask off again; the raw weight stays."""
+class OnWeight(Granularity):
+    """Components are parts of a layer's weight."""
 
-    @abstractmethod
-    def find(self, network: nn.Module, layer: PrunableLayer) -> Mask:
-        """The mask that `attach` put on the layer."""
+    on_weight = True
+
+    def expand(self, mask: Tensor, shape: torch.Size) -> Tensor:
+        """The mask of every single weight of a tensor of that shape; a view where possible."""
+        return mask.expand(shape)
+
+
+class OnUnit(Granularity):
+    """Components are a layer's outputs, masked where the layer's gate is."""
+
+    on_weight = False
+
+
+class Weights(OnWeight):
+    """Single weights of convolutions and linear layers."""
+
+    modules = (nn.Conv2d, nn.Linear)
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
+
+class Kernels(OnWeight):
+    """2-D kernels: all weights between one input and one output channel of a convolution."""
+
+    modules = (nn.Conv2d,)
+
+    def total(self, values: Tensor) -> Tensor:  # (*, out, in, kh, kw) -> (*, out, in, 1, 1)
+        return values.sum((-2, -1), keepdim=True)
+
+
+class Channels(OnUnit):
+    """Output channels of convolutions, masked where the layer's gate is."""
+
+    modules = (nn.Conv2d,)
+
+    def total(self, values: Tensor) -> Tensor:  # (*, out, in, kh, kw) -> (*, out, 1, 1)
+        return values.sum((-3, -2, -1))[..., None, None]
+
+
+class Nodes(OnUnit):
+    """Output nodes of linear layers, masked where the layer's gate is."""
+
+    modules = (nn.Linear,)
+
+    def total(self, values: Tensor) -> Tensor:  # (*, out, in) -> (*, out)
+        return values.sum(-1)

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from granprune.errors import UserError
-from granprune.granularity.on_weight import OnWeight
-from granprune.models.base import PrunableLayer
+from granprune.granularity.base import OnWeight
 
 Edge: TypeAlias = PositiveInt | Literal["full"]
 
@@ -39,6 +38,8 @@ class Blocks(OnWeight):
         UserError: An edge is neither a positive number nor `full`.
     """
 
+    modules = (nn.Conv2d, nn.Linear)
+
     def __init__(self, outputs: Edge = 1, inputs: Edge = 1, height: Edge = 1, width: Edge = 1) -> None:
         self.edges = {"outputs": outputs, "inputs": inputs, "height": height, "width": width}
         for name, edge in self.edges.items():
@@ -61,9 +62,6 @@ class Blocks(OnWeight):
             if edge < shape[dim]:
                 mask = mask.repeat_interleave(edge, dim).narrow(dim, 0, shape[dim])
         return mask.expand(shape)
-
-    def applies(self, module: nn.Module, layer: PrunableLayer) -> bool:
-        return isinstance(module, nn.Conv2d | nn.Linear)
 
     def _edges(self, shape: torch.Size) -> dict[int, int]:
         """Dimension -> the block's edge there, for dimensions in which blocks are more than a weight."""

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from granprune.pruning import density
+from granprune.masking import density
 from granprune.run.tables import density_text, percent, round_table
 
 REFRESH_SECONDS = 1.0  # drawing takes 2 ms

@@ -20,7 +20,7 @@ from granprune.counting import count
 from granprune.dimensionality import Dimensionality
 from granprune.distributed import fingerprint
 from granprune.errors import UserError
-from granprune.pruning import density
+from granprune.masking import density
 from granprune.run.checkpoint_io import write_atomically
 from granprune.run.directory import RunDirectory
 from granprune.run.figure import accuracy_over_density

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+from granprune.errors import UserError
 from granprune.learning_rate import LearningRate
 
 
@@ -22,6 +23,18 @@ class Schedule(ABC):
     @abstractmethod
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
+
+    def check(self, max_steps: int) -> None:
+        """Refuse another length of the run.
+
+        Raises:
+            UserError: It is not `total_steps`.
+        """
+        if max_steps != self.total_steps:
+            raise UserError(
+                f"trainer.max_steps is {max_steps}, but the schedule takes {self.total_steps} steps; "
+                "leave trainer.max_steps to the schedule"
+            )
 
     @abstractmethod
     def round_at(self, step: int) -> int:

@@ -31,7 +31,7 @@ class Libraries:
     """
 
     def __init__(self, executor: Callable[[], Executor] | None = None) -> None:
-        self._executor = executor or (lambda: ProcessPoolExecutor(1, get_context("spawn")))
+        self._executor = executor or _process
         self._running: dict[str, Executor] = {}
 
     def __enter__(self) -> "Libraries":
@@ -53,6 +53,11 @@ class Libraries:
             self.run(library, forget)
 
 
+def _process() -> Executor:
+    """A process that is silent about what a library says of itself."""
+    return ProcessPoolExecutor(1, get_context("spawn"), logging.disable, (logging.WARNING,))
+
+
 def build(key: str, folder: Path, variant: Variant, engine: str, images: Array, threads: int) -> Array:
     """Prepare a form of a stored network and return its outputs.
 
@@ -67,7 +72,6 @@ def build(key: str, folder: Path, variant: Variant, engine: str, images: Array, 
     Raises:
         Unavailable: The engine cannot do that.
     """
-    logging.disable(logging.WARNING)  # what a library says about itself
     x = torch.from_numpy(images)
     network = network_of(variant, engine, load_model(folder))
     try:
