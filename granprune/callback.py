@@ -93,6 +93,7 @@ class IterativePruning(Callback):
         scores = self._prune(trainer, model) if trainer.is_global_zero else {}  # one rank decides for all
         broadcast(model.masks.values())
         check_equal(model.masks)
+        module.masks_changed()
         if self.snapshot is not None:
             self.snapshot.restore(model, trainer.optimizers[0])
             self.criterion.forget()

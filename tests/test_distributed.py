@@ -241,7 +241,8 @@ def command(strategy, root):
 def test_launched_ranks_end_where_forked_ones_do(strategy, tmp_path):
     arguments = [*FIT, f"--run.root={tmp_path / 'forked'}"]
     assert kill.run(arguments, tmp_path / "log.txt") == [0, 0]
-    environment = {**kill.os.environ, "OMP_NUM_THREADS": "1"}
+    stale = {"GRANPRUNE_RUN_DIRECTORY": f"{kill.os.getpid()} {tmp_path / 'another'}"}  # of a run made here
+    environment = {**kill.os.environ, **stale, "OMP_NUM_THREADS": "1"}
     subprocess.run(command(strategy, tmp_path / "launched"), env=environment, check=True)
     assert kill.differences(kill.outcome(tmp_path / "forked"), kill.outcome(tmp_path / "launched")) == []
 

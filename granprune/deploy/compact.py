@@ -1,18 +1,31 @@
 """Physically smaller networks: pruned channels and nodes are cut out, the output stays the same."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from granprune.deploy.layers import Array, layers_of
+from granprune.deploy.layers import Array, Layer, layers_of
 from granprune.errors import UserError
 from granprune.granularity import OnUnit
 from granprune.masking import MaskedModel
 from granprune.models import DBSN
 from granprune.models.dbsn import ScaledTanh
+
+
+class Parts(Protocol):
+    """Makes the layers of a smaller network from those of the whole one; indices are of kept units."""
+
+    def conv(self, conv: Any, norm: Any, inputs: Tensor, outputs: Tensor) -> nn.Module:
+        """A convolution and its batch normalisation; there are inputs and outputs."""
+
+    def norm(self, norm: Any, outputs: Tensor) -> nn.Module:
+        """A batch normalisation of zeros, for a convolution without inputs."""
+
+    def linear(self, linear: Any, inputs: Tensor, outputs: Tensor | None) -> nn.Module:
+        """A linear layer; None: all outputs stay."""
 
 
 def compact(model: MaskedModel, fold: bool = False) -> nn.Module:
@@ -28,14 +41,27 @@ def compact(model: MaskedModel, fold: bool = False) -> nn.Module:
     Raises:
         UserError: The granularity is finer than channels, or the network is of another kind.
     """
+    with torch.random.fork_rng(devices=[]):
+        return assemble(model, layers_of(model), Copies(fold)).train(model.training)
+
+
+def assemble(model: MaskedModel, layers: Sequence[Layer], parts: Parts) -> nn.Sequential:
+    """Put a smaller network together.
+
+    Args:
+        model: A ResNet20 or DBSN masked by channels or nodes.
+        layers: Its layers, which say what is alive.
+        parts: What the smaller network's layers are.
+
+    Raises:
+        UserError: The granularity is finer than channels.
+    """
     if not isinstance(model.granularity, OnUnit):
         kind = type(model.granularity).__name__
         raise UserError(f"{kind} cannot be cut out of a network: possible are Channels and Nodes")
-    kept = iter([_indices(layer.alive, len(layer.bias)) for layer in layers_of(model)])
+    kept = iter([_indices(layer.alive, len(layer.bias)) for layer in layers])
     network = model.network
-    with torch.random.fork_rng(devices=[]):
-        small = _dbsn(network, kept) if isinstance(network, DBSN) else _resnet(network, kept, fold)
-    return small.train(model.training)
+    return _dbsn(network, kept, parts) if isinstance(network, DBSN) else _resnet(network, kept, parts)
 
 
 class Align(nn.Module):
@@ -79,25 +105,60 @@ class CompactBlock(nn.Module):
         return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
 
 
-def _resnet(network: Any, kept: Iterator[Tensor], fold: bool) -> nn.Sequential:
+class Copies:
+    """Layers with copies of the kept parameters.
+
+    Args:
+        fold: Whether to fold batch normalisation into the convolutions.
+    """
+
+    def __init__(self, fold: bool) -> None:
+        self.fold = fold
+
+    def conv(self, conv: Any, norm: Any, inputs: Tensor, outputs: Tensor) -> nn.Module:
+        size = conv.kernel_size[0]
+        small = nn.Conv2d(len(inputs), len(outputs), size, conv.stride[0], padding=size // 2, bias=False)
+        small.weight.data = conv.weight.detach()[outputs][:, inputs].clone()
+        small_norm = self.norm(norm, outputs)
+        if self.fold:
+            return fuse_conv_bn_eval(small.eval(), small_norm.eval())
+        return nn.Sequential(small, small_norm)
+
+    def norm(self, norm: Any, outputs: Tensor) -> nn.BatchNorm2d:
+        small = nn.BatchNorm2d(len(outputs), eps=norm.eps)
+        for name, value in norm.state_dict().items():
+            small.state_dict()[name].copy_(value[outputs] if value.ndim else value)
+        return small
+
+    def linear(self, linear: Any, inputs: Tensor, outputs: Tensor | None) -> nn.Linear:
+        rows = torch.arange(linear.out_features) if outputs is None else outputs
+        small = nn.Linear(1, 1)
+        small.in_features, small.out_features = len(inputs), len(rows)
+        small.weight.data = linear.weight.detach()[rows][:, inputs].clone()
+        small.bias.data = linear.bias.detach()[rows].clone()
+        return small
+
+
+def _resnet(network: Any, kept: Iterator[Tensor], parts: Parts) -> nn.Sequential:
     inputs = torch.arange(network.conv.in_channels)
     outputs = next(kept)
-    layers = [_conv(network.conv, network.bn, inputs, outputs, fold), nn.ReLU()]
+    layers = [_conv(network.conv, network.bn, inputs, outputs, parts), nn.ReLU()]
     for block in network.blocks:
-        small, outputs = _block(block, outputs, kept, fold)
+        small, outputs = _block(block, outputs, kept, parts)
         layers.append(small)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), _linear(network.head, outputs))
+    head = parts.linear(network.head, outputs, None)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
 
 
-def _block(block: Any, inputs: Tensor, kept: Iterator[Tensor], fold: bool) -> tuple[CompactBlock, Tensor]:
+def _block(block: Any, inputs: Tensor, kept: Iterator[Tensor], parts: Parts) -> tuple[CompactBlock, Tensor]:
     down = isinstance(block.shortcut, nn.Sequential)
     if down:
         next(kept)  # the shortcut keeps what the block's output keeps
     inner, outputs = next(kept), next(kept)
-    first = _conv(block.conv1, block.bn1, inputs, inner, fold)
-    second = _conv(block.conv2, block.bn2, inner, outputs, fold)
+    first = _conv(block.conv1, block.bn1, inputs, inner, parts)
+    second = _conv(block.conv2, block.bn2, inner, outputs, parts)
     if down:
-        shortcut: nn.Module = _conv(block.shortcut[0], block.shortcut[1], inputs, outputs, fold)
+        shortcut: nn.Module = _conv(block.shortcut[0], block.shortcut[1], inputs, outputs, parts)
     elif torch.equal(inputs, outputs):
         shortcut = nn.Identity()
     else:
@@ -105,41 +166,23 @@ def _block(block: Any, inputs: Tensor, kept: Iterator[Tensor], fold: bool) -> tu
     return CompactBlock(first, second, shortcut), outputs
 
 
-def _conv(conv: Any, norm: Any, inputs: Tensor, outputs: Tensor, fold: bool) -> nn.Module:
-    stride = conv.stride[0]
+def _conv(conv: Any, norm: Any, inputs: Tensor, outputs: Tensor, parts: Parts) -> nn.Module:
     if not len(outputs):
-        return Zeros(0, stride)
-    small_norm = nn.BatchNorm2d(len(outputs), eps=norm.eps)
-    for name, value in norm.state_dict().items():
-        small_norm.state_dict()[name].copy_(value[outputs] if value.ndim else value)
+        return Zeros(0, conv.stride[0])
     if not len(inputs):
-        return nn.Sequential(Zeros(len(outputs), stride), small_norm)
-    size = conv.kernel_size[0]
-    small = nn.Conv2d(len(inputs), len(outputs), size, stride, padding=size // 2, bias=False)
-    small.weight.data = conv.weight.detach()[outputs][:, inputs].clone()
-    if fold:
-        return fuse_conv_bn_eval(small.eval(), small_norm.eval())
-    return nn.Sequential(small, small_norm)
+        return nn.Sequential(Zeros(len(outputs), conv.stride[0]), parts.norm(norm, outputs))
+    return parts.conv(conv, norm, inputs, outputs)
 
 
-def _dbsn(network: DBSN, kept: Iterator[Tensor]) -> nn.Sequential:
+def _dbsn(network: DBSN, kept: Iterator[Tensor], parts: Parts) -> nn.Sequential:
     hidden: Any = network.hidden
     inputs = torch.arange(hidden[0].in_features)
     layers: list[nn.Module] = [nn.Flatten()]
     for linear in hidden:
         outputs = next(kept)
-        layers += [_linear(linear, inputs, outputs), ScaledTanh()]
+        layers += [parts.linear(linear, inputs, outputs), ScaledTanh()]
         inputs = outputs
-    return nn.Sequential(*layers, _linear(network.head, inputs))
-
-
-def _linear(linear: nn.Linear, inputs: Tensor, outputs: Tensor | None = None) -> nn.Linear:
-    rows = torch.arange(linear.out_features) if outputs is None else outputs
-    small = nn.Linear(1, 1)
-    small.in_features, small.out_features = len(inputs), len(rows)
-    small.weight.data = linear.weight.detach()[rows][:, inputs].clone()
-    small.bias.data = linear.bias.detach()[rows].clone()
-    return small
+    return nn.Sequential(*layers, parts.linear(network.head, inputs, None))
 
 
 def _indices(alive: Array | None, count: int) -> Tensor:
