@@ -17,7 +17,9 @@ GREY = "#595959"
 MAX_LABELS = 8  # more would touch each other
 
 
-def accuracy_over_density(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+def accuracy_over_density(
+    records: Sequence[Mapping[str, Any]], path: Path, title: str, note: str | None = None
+) -> None:
     """Draw test accuracy against density, a point a round, and write it as a PNG.
 
     Args:
@@ -25,6 +27,7 @@ def accuracy_over_density(records: Sequence[Mapping[str, Any]], path: Path, titl
             nothing left have no place on a logarithmic axis; without any other, nothing is drawn.
         path: The file, written atomically.
         title: Heading, such as the run's name.
+        note: Printed below, such as what became of the images.
     """
     records = [record for record in records if record["density"] > 0]
     if not records:
@@ -39,6 +42,8 @@ def accuracy_over_density(records: Sequence[Mapping[str, Any]], path: Path, titl
     if len(records) <= MAX_LABELS:
         _label_points(axes, records)
     axes.set_title(title, loc="left", fontsize=9, color=GREY, pad=20)  # labels near 100 % reach up there
+    if note:
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color=GREY)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})  # the same bytes from any version
     write_atomically(path, buffer.getvalue())

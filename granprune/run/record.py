@@ -24,6 +24,7 @@ from granprune.masking import density
 from granprune.run.checkpoint_io import write_atomically
 from granprune.run.directory import RunDirectory
 from granprune.run.figure import accuracy_over_density
+from granprune.run.provenance import caveat
 
 NO_EVALUATION = 2**62  # batches until the next evaluation
 
@@ -95,7 +96,7 @@ class Recorder(Callback):
         # A run that was killed after its last checkpoint has no training left to end.
         assert isinstance(module, Classifier)
         if trainer.is_global_zero and trainer.global_step >= self.pruning.schedule.total_steps:
-            write_atomically(self.directory.result, _json(self._result(module)).encode())
+            write_atomically(self.directory.result, _json(self._result(trainer, module)).encode())
 
     def state_dict(self) -> dict[str, Any]:
         elapsed = time.monotonic() - self._started if self._started else 0.0
@@ -134,13 +135,15 @@ class Recorder(Callback):
         record = round_record(counts, row)
         self.rounds.append(record)
         if trainer.is_global_zero:
-            accuracy_over_density(self.rounds, self.directory.figure, self.directory.path.name)
+            note = caveat(_provenance(trainer))
+            accuracy_over_density(self.rounds, self.directory.figure, self.directory.path.name, note)
         _tell(trainer, "on_round_end", module, record)
 
-    def _result(self, module: Classifier) -> dict[str, Any]:
+    def _result(self, trainer: Trainer, module: Classifier) -> dict[str, Any]:
         final = self.rounds[-1]
         return {
             **self.about,
+            "data": _provenance(trainer),
             "steps": self.pruning.schedule.total_steps,
             "rounds": self.rounds,
             **{key: value for key, value in final.items() if key.endswith(("accuracy", "loss"))},
@@ -226,6 +229,10 @@ def _tell(trainer: Trainer, hook: str, module: Classifier, news: dict[str, Any])
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if hasattr(callback, hook):
             getattr(callback, hook)(trainer, module, news)
+
+
+def _provenance(trainer: Trainer) -> dict[str, str]:
+    return trainer.datamodule.provenance  # type: ignore[attr-defined]
 
 
 def _learning_rate(module: Classifier, step: int) -> float:

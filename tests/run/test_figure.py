@@ -37,6 +37,11 @@ def test_points_are_densities_and_percentages(tmp_path, drawn):
     np.testing.assert_allclose(line.get_xydata(), [[1, 90], [0.5, 85], [0.25, 10]])
 
 
+def test_a_note_stands_below(tmp_path, drawn):
+    accuracy_over_density(records((1.0, 0.9)), tmp_path / "figure.png", "a run", "lossy JPEG pixels")
+    assert drawn[0].figure.get_supxlabel() == "lossy JPEG pixels"
+
+
 def test_the_axes_say_what_they_show(tmp_path, drawn):
     accuracy_over_density(records((1.0, 0.9), (0.25, 0.1)), tmp_path / "figure.png", "a run")
     (axes,) = drawn
