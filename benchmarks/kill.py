@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from joblib import wrap_non_picklable_objects
 
-PRELOADED = ["granprune.cli", "matplotlib.backends.backend_agg", "sklearn.datasets", "benchmarks.kill"]
+PRELOADED = ["granprune.cli", "matplotlib.backends.backend_agg", "sklearn.datasets"]
 CONFIG = Path(__file__).with_name("kill.yaml")
 SLOWER = "--model.optimizer.init_args.lr=0.1"
 CONVOLUTIONS = (

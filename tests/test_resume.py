@@ -9,7 +9,11 @@ from benchmarks import kill
 
 # Where each case is killed, one kill after another: rank, place, how often it is passed before.
 KILLS = {
-    "weights-magnitude-accumulate": [(0, "batch start", 37), (0, "batch end", 110)],
+    "weights-magnitude-accumulate": [
+        (0, "batch start", 37),
+        (0, "batch end", 110),
+        (0, "pruning", 0),  # right after an evaluation at an epoch's end
+    ],
     "weights-magnitude-dropout": [(0, "row written", 2), (0, "validation", 11)],
     "weights-snip-adam": [(0, "pruning", 0), (0, "evaluation end", 3)],
     "weights-random-rewind": [(0, "rewinding", 0), (0, "rename", 7)],

@@ -1,7 +1,8 @@
 """When checkpoints are written, what else they hold, and how a run is interrupted."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,27 @@ class Checkpointing(Checkpoint):
     def _save(self, trainer: Trainer, module: Classifier, directory: RunDirectory) -> None:
         module.gather_training_sums()
         module.check_loss("the training loss", module.training_sums[0].item())
-        trainer.save_checkpoint(directory.checkpoint(self.step), weights_only=False)
+        with _as_before_evaluation(trainer):
+            trainer.save_checkpoint(directory.checkpoint(self.step), weights_only=False)
         if trainer.is_global_zero:
             directory.tidy(self.step, self.keep)
+
+
+@contextmanager
+def _as_before_evaluation(trainer: Trainer) -> Iterator[None]:
+    """Show the batch as Lightning has it at `on_train_batch_end`, from where a resume starts a new epoch.
+
+    After an evaluation at an epoch's end it would go on in the old epoch, and step without accumulating.
+    """
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    ahead = progress.total.completed - progress.total.processed + 1  # 1 in an evaluation, else 0
+    for counts in progress.total, progress.current:
+        counts.completed -= ahead
+    try:
+        yield
+    finally:
+        for counts in progress.total, progress.current:
+            counts.completed += ahead
 
 
 def get_random_state() -> dict[str, Any]:
