@@ -3,6 +3,7 @@
 import numpy as np
 
 Array = np.ndarray
+SPARE = 16  # the engine reads whole vectors, beyond the last value
 
 
 class Packed:
@@ -13,11 +14,13 @@ class Packed:
     Args:
         kept: Which weights are kept, bool.
         values: Those, in the order of `kept`.
+        padded: The same with `SPARE` zeros behind them, if there is such an array already.
     """
 
-    def __init__(self, kept: Array, values: Array) -> None:
+    def __init__(self, kept: Array, values: Array, padded: Array | None = None) -> None:
         self.shape = (*kept.shape, 1, 1) if kept.ndim == 2 else kept.shape
         self.values = values
+        self._padded = padded
         self._bits = np.packbits(kept)
 
     @classmethod
@@ -31,6 +34,15 @@ class Packed:
         """Which weights are kept, bool of the weights' shape."""
         size = int(np.prod(self.shape))
         return np.unpackbits(self._bits, count=size).view(bool).reshape(self.shape)
+
+    @property
+    def padded(self) -> Array:
+        """The values with `SPARE` zeros behind them."""
+        return (
+            np.concatenate([self.values, np.zeros(SPARE, np.float32)])
+            if self._padded is None
+            else self._padded
+        )
 
     def dense(self) -> Array:
         """All weights, zero where pruned."""

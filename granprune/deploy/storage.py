@@ -10,22 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
+from torch.nn import functional as F
 
 from granprune import __version__
 from granprune.deploy.compile import CompilerMissing
 from granprune.deploy.network import Masked, SparseNetwork
-from granprune.deploy.packed import Array, Packed
+from granprune.deploy.packed import SPARE, Array, Packed
 from granprune.errors import UserError
 from granprune.granularity import GRANULARITIES, Blocks, Granularity, OnUnit, OnWeight
 from granprune.masking import MaskedModel, density
 from granprune.models import DBSN, Prunable, ResNet20
+from granprune.run.checkpoint_io import write_atomically
 
 TENSORS, MANIFEST = "network.safetensors", "manifest.json"
-FORMAT = 1
+FORMAT = 2
 NETWORKS: dict[str, type[Prunable]] = {"ResNet20": ResNet20, "DBSN": DBSN}
 
 
@@ -53,10 +54,10 @@ def save(model: MaskedModel, folder: Path, **facts: Any) -> Path:
         "shapes": _shapes(model),
         "facts": facts,
     }
-    manifest["checksum"] = _checksum(manifest, tensors)
-    (folder / TENSORS).write_bytes(tensors)
+    manifest["checksum"] = _checksum(manifest, hashlib.sha256(tensors))
+    write_atomically(folder / TENSORS, tensors)  # a process that has loaded the old file keeps it
     path = folder / MANIFEST
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    write_atomically(path, (json.dumps(manifest, indent=2) + "\n").encode())
     return path
 
 
@@ -98,10 +99,10 @@ class Stored:
 
     Args:
         manifest: What it is.
-        tensors: Kept weights, masks as bits, and all else.
+        tensors: The open file: kept weights and `SPARE` zeros, masks as bits, and all else.
     """
 
-    def __init__(self, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def __init__(self, manifest: dict[str, Any], tensors: Any) -> None:
         self._manifest = manifest
         self._tensors = tensors
         self._shapes: dict[str, list[list[int]]] = manifest["shapes"]
@@ -123,10 +124,10 @@ class Stored:
 
     def weight(self, name: str) -> Packed:
         values, mask = self.values(f"{name}.weight"), self.weight_mask(name)
-        return Packed.of(values) if mask is None else Packed(mask.numpy(), values)
+        return Packed.of(values) if mask is None else Packed(mask.numpy(), values[:-SPARE], values)
 
     def values(self, key: str) -> Array:
-        return self._tensors[key].numpy()
+        return self._tensor(key).numpy()
 
     def masks(self) -> dict[str, Tensor]:
         """The mask of each masked layer."""
@@ -147,15 +148,19 @@ class Stored:
             for key, value in model.dense_state_dict().items():
                 mask = self.weight_mask(key.removesuffix(".weight")) if key.endswith(".weight") else None
                 if mask is None:
-                    value.copy_(self._tensors[key])
+                    value.copy_(self._tensor(key))
                 else:
-                    value.zero_()[mask] = self._tensors[key]
+                    value.zero_()[mask] = self._tensor(key)[:-SPARE]
         return model.eval()
 
     def _mask(self, name: str) -> Tensor:
         shape = self._shapes[name][0]
-        bits = np.unpackbits(self._tensors[f"{name}.mask"].numpy(), count=math.prod(shape))
+        bits = np.unpackbits(self.values(f"{name}.mask"), count=math.prod(shape))
         return torch.from_numpy(bits.view(bool)).view(shape)
+
+    def _tensor(self, key: str) -> Tensor:
+        """A view of the file, which the system reads in and drops as needed."""
+        return self._tensors.get_tensor(key)
 
 
 def _masked(model: MaskedModel, problem: CompilerMissing) -> Masked:
@@ -168,29 +173,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return _read(folder)[0]
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(folder: Path) -> tuple[dict[str, Any], Any]:
     path = folder / MANIFEST
     try:
-        manifest, data = json.loads(path.read_text()), (folder / TENSORS).read_bytes()
+        manifest = json.loads(path.read_text())
+        with open(folder / TENSORS, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
     except FileNotFoundError as problem:
         raise UserError(f"{folder} holds no deployed network: {problem.filename} is missing") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{path} is not JSON; deploy the run again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{path} is not a manifest of format {FORMAT}; deploy the run again")
-    if manifest.pop("checksum", None) != _checksum(manifest, data):
+    if manifest.pop("checksum", None) != _checksum(manifest, digest):
         raise UserError(
             f"{folder} was changed after it was written: its checksum differs; deploy the run again"
         )
     try:
-        return manifest, load_tensors(data)
+        return manifest, safe_open(folder / TENSORS, "pt")
     except SafetensorError as problem:
         raise UserError(f"{folder / TENSORS} cannot be read: {problem}") from None
 
 
-def _checksum(manifest: dict[str, Any], tensors: bytes) -> str:
+def _checksum(manifest: dict[str, Any], tensors: Any) -> str:
     facts = json.dumps(manifest, sort_keys=True).encode()
-    return hashlib.sha256(facts + hashlib.sha256(tensors).digest()).hexdigest()
+    return hashlib.sha256(facts + tensors.digest()).hexdigest()
 
 
 def arguments(network: Prunable) -> dict[str, Any]:
@@ -226,5 +233,5 @@ def _pack(model: MaskedModel) -> dict[str, Tensor]:
     for name, mask in model.masks.items():
         tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.cpu().numpy()))
     for name, mask in model.weight_masks().items():
-        tensors[f"{name}.weight"] = tensors[f"{name}.weight"][mask.cpu()]
+        tensors[f"{name}.weight"] = F.pad(tensors[f"{name}.weight"][mask.cpu()], (0, SPARE))
     return tensors

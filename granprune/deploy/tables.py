@@ -137,12 +137,11 @@ def vector_table(view: View, lanes: int) -> Table:
     if density > (0.8 if lanes == 16 else 0.5):
         kept[:] = True
         return Table("MATRIX", _rows(kept), view.outputs, weight.dense().reshape(-1), _NONE)
-    values = np.concatenate([weight.values, np.zeros(16, np.float32)])  # the engine reads whole vectors
     if lanes == 16 and density > 0.33:
         bits = np.packbits(np.pad(kept, ((0, 0), (0, -kept.shape[1] % 16))), axis=1, bitorder="little")
-        return Table("BITS", _rows(kept), view.outputs, values, np.ascontiguousarray(bits.view("<u2")))
+        return Table("BITS", _rows(kept), view.outputs, weight.padded, np.ascontiguousarray(bits.view("<u2")))
     inputs = np.broadcast_to(np.arange(kept.shape[1], dtype="<u2"), kept.shape)
-    return Table("ROWS", _rows(kept), view.outputs, values, inputs[kept])
+    return Table("ROWS", _rows(kept), view.outputs, weight.padded, inputs[kept])
 
 
 _NONE = np.zeros(0, np.uint16)
