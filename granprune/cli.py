@@ -89,8 +89,8 @@ class WandbOptions:
     tags: list[str] = field(default_factory=list)
 
 
-class OneLineParser(LightningArgumentParser):
-    """Ends a wrong command with one line instead of its usage."""
+class ExplainingParser(LightningArgumentParser):
+    """Ends a wrong command with one line, in this project's words."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # the parser of a class within an option: the outer one knows more
@@ -116,7 +116,7 @@ class PruningCLI(LightningCLI):
             ImageDataModule,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
-            parser_class=OneLineParser,
+            parser_class=ExplainingParser,
             parser_kwargs={"default_env": True, "env_prefix": PREFIX, self.wanted: DESCRIPTIONS[self.wanted]},
             subclass_mode_data=True,
             auto_configure_optimizers=False,

@@ -14,10 +14,11 @@ from torch import Tensor
 from granprune.counting import Counts, count
 from granprune.deploy.export import export_dense, export_onnx, export_prune
 from granprune.deploy.network import Masked, SparseNetwork, largest_error
-from granprune.deploy.options import OneLineParser, listed
+from granprune.deploy.options import listed
 from granprune.deploy.storage import MANIFEST, TENSORS, deployed, save
 from granprune.errors import UserError
 from granprune.masking import MaskedModel
+from granprune.parser import OneLineParser
 from granprune.run.restore import read_result, restore
 from granprune.run.tables import density_text, percent
 

@@ -1,20 +1,11 @@
 """What the commands of this package have in common in reading their words."""
 
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
-
-from jsonargparse import ArgumentParser
+from typing import TypeVar
 
 from granprune.errors import UserError
 
 T = TypeVar("T")
-
-
-class OneLineParser(ArgumentParser):
-    """Ends a wrong command with one line instead of its usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(message) from ex
 
 
 def listed(text: str, option: str, read: Callable[[str], T], wanted: str) -> list[T]:

@@ -12,6 +12,7 @@ import yaml
 
 from granprune.errors import UserError
 from granprune.run import identity
+from granprune.run.provenance import caveat
 
 MEASURES = ["test_accuracy", "train_accuracy", "components", "kept", "final_density"]
 COSTS = ["parameters", "kept_parameters", "macs", "effective_macs", "dense_macs"]
@@ -66,7 +67,7 @@ def row(directory: Path) -> dict[str, Any]:
         "dense_accuracy": dense.get("test_accuracy"),
         "dead_layers": len(rounds[-1]["dead_layers"]),
         "dimensions": _dimensions(directory / "dimensionality.json"),
-        "data": _note(result.get("data") or {}),
+        "data": caveat(result.get("data", {})),
         "command": _command(directory),
     }
 
@@ -93,7 +94,10 @@ def _read_folder(folder: Path) -> pd.DataFrame:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype={"protocol": str, "variant": str}, keep_default_na=True)
+    try:
+        table = pd.read_csv(path, dtype={"protocol": str, "variant": str}, keep_default_na=True)
+    except ValueError as error:  # of pandas' and of Unicode's errors
+        raise UserError(f"{path} is not a table of runs: {error}") from error
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise UserError(f"{path} is not a table of runs: it lacks the columns {', '.join(missing)}")
@@ -106,11 +110,6 @@ def _dimensions(path: Path) -> float | None:
         return None
     layers = json.loads(path.read_text())
     return sum(layer["effective"] for layer in layers.values()) / len(layers)
-
-
-def _note(provenance: Mapping[str, str]) -> str | None:
-    """What a reader must know about the images."""
-    return provenance.get("note") if provenance.get("lossless") == "false" else None
 
 
 def _command(directory: Path) -> str:

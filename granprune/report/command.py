@@ -1,23 +1,21 @@
 """`granprune report`: tables, figures and a page from finished runs."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-import pandas as pd
-from jsonargparse import ArgumentParser
+from matplotlib.figure import Figure
 
-from granprune.errors import UserError
+from granprune.parser import OneLineParser
 from granprune.report import figures
 from granprune.report.collect import collect
-from granprune.report.curves import AXES, Curve, by_task, curves, dense_accuracy
+from granprune.report.curves import curves
+from granprune.report.gallery import gallery
 from granprune.report.headline import headline, trends
+from granprune.report.latency import find_bench
 from granprune.report.page import page
-from granprune.report.statistics import mean
-from granprune.report.text import markdown, notes
+from granprune.report.text import markdown
 
 DESCRIPTION = """Compare finished runs: a table of them (runs.csv), the comparison in words and tables
 (report.md), figures (PNG and PDF), and an interactive page that needs no network (report.html)."""
@@ -29,6 +27,7 @@ class ReportOptions:
 
     Args:
         runs: Run directories, folders that hold some at any depth, or tables (runs.csv) of an earlier report.
+            Latencies that `granprune bench` left in a folder, or beside a table, are reported as well.
         out: Folder that everything is written to.
         drops: Points of test accuracy below the unpruned network at which random pruning is compared
             with the criteria; the first is the headline. The paper compares at 5.
@@ -43,13 +42,6 @@ class ReportOptions:
     note: str | None = None
 
 
-class OneLineParser(ArgumentParser):
-    """Ends a wrong command with one line instead of its usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(message) from ex
-
-
 def main(words: Sequence[str]) -> int:
     """Run `granprune report`.
 
@@ -61,7 +53,7 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def report_parser() -> ArgumentParser:
+def report_parser() -> OneLineParser:
     """The options of `granprune report`."""
     parser = OneLineParser(prog="granprune report", description=DESCRIPTION)
     parser.add_argument(
@@ -73,7 +65,7 @@ def report_parser() -> ArgumentParser:
 
 def report(options: ReportOptions) -> None:
     """Write the whole report."""
-    table = collect(options.runs)
+    table, bench = collect(options.runs), find_bench(options.runs)
     found = curves(table)
     targets = _targets(options)
     entries = {words: headline(table, found, target) for words, target in targets.items()}
@@ -81,37 +73,17 @@ def report(options: ReportOptions) -> None:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "runs.csv", index=False)
-    (out / "report.md").write_text(markdown(table, found, entries, trend))
-    drawn = write_figures(table, found, out, options.note)
-    (out / "report.html").write_text(page(table, found, entries, trend))
+    if bench:
+        bench.write(out)
+    (out / "report.md").write_text(markdown(table, found, entries, trend, bench))
+    drawn = write_figures(gallery(table, found, options.note, bench), out)
+    (out / "report.html").write_text(page(table, found, entries, trend, bench))
     print(f"{len(table)} runs, {len(drawn)} figures, report.md and report.html in {out}")
 
 
-def write_figures(table: pd.DataFrame, found: Sequence[Curve], out: Path, note: str | None) -> list[Path]:
-    """Every figure of every task, as PNG and PDF."""
-    written = []
-    for task, granularities in by_task(list(found)):
-        seeds = table.loc[table["task"] == task.split()[0], "seed"].nunique()
-        below = "\n".join([*_below(table, task, seeds), *([note] if note else [])])
-        dense = mean(dense_accuracy(table, task))
-        slug = re.sub(r"\W+", "-", task.lower())
-        drawn = {
-            f"accuracy-over-{axis.lower()}": figures.accuracy_figure(
-                task, granularities, axis, dense.value if dense else None, below
-            )
-            for axis in AXES
-        }
-        drawn["advantage"] = figures.advantage_figure(task, granularities, below)
-        drawn["matched"] = figures.matched_figure(task, granularities, below)
-        for name, figure in drawn.items():
-            written += figures.save(figure, out / f"{name}-{slug}")
-    return written
-
-
-def _below(table: pd.DataFrame, task: str, seeds: int) -> list[str]:
-    band = f"mean over {seeds} seeds, band: 95 % t interval" if seeds > 1 else "one seed, so no intervals"
-    lines = f"{band}; of several scopes the best; dotted: unpruned; dashed: inverted criteria"
-    return [lines, *notes(table[table["task"] == task.split()[0]])]
+def write_figures(drawn: Mapping[str, Figure], out: Path) -> list[Path]:
+    """Write figures, by their names, as PNG and PDF."""
+    return [path for name, figure in drawn.items() for path in figures.save(figure, out / name)]
 
 
 def _targets(options: ReportOptions) -> dict[str, Callable[[float], float]]:

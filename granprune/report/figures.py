@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ X_LABELS = {
     "MACs": "effective multiply-accumulates",
 }
 PANEL_WIDTH, HEIGHT = 4.2, 3.6  # inches
+NOTE_LETTERS = 19  # of the note below, an inch
 LABEL_GAP = 0.062  # of the axes' height, between the baselines of two labels
 
 Points = list[tuple[float, Estimate]]  # x -> estimate
@@ -90,8 +92,8 @@ def matched_figure(task: str, granularities: Granularities, note: str) -> Figure
     )
     _tidy(axes)
     axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= high])
-    axes.set_xlabel("accuracy of random pruning (%)")
-    axes.set_ylabel("accuracy of the best criterion, same density (%)")
+    axes.set_xlabel("accuracy of random pruning (%)", fontsize=9)
+    axes.set_ylabel("accuracy of the best criterion, same density (%)", fontsize=9)
     _headings(figure, task, note)
     return figure
 
@@ -205,7 +207,9 @@ def _tidy(axes: Axes) -> None:
 
 def _headings(figure: Figure, task: str, note: str) -> None:
     figure.suptitle(task, x=0.01, ha="left", fontsize=11)
-    figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color=GREY)
+    letters = int(NOTE_LETTERS * figure.get_figwidth())
+    lines = [part for line in note.splitlines() for part in wrap(line, letters)]
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7, color=GREY)
 
 
 def _colour(curve: Curve) -> str:

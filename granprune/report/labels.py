@@ -6,7 +6,8 @@ from collections.abc import Sequence
 def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Move heights apart until neighbours are at least `gap` from each other, each as little as need be.
 
-    Where several would touch they are stacked around their common middle, in their order.
+    Where several would touch they are stacked around their common middle, in their order. They stay half
+    a gap within 0 and 1, where the axes end; only stacks with no room there stick out, at the top.
 
     >>> spread([0.5, 0.5, 0.9], 0.1)
     [0.45, 0.55, 0.9]
@@ -31,5 +32,6 @@ def _touching(stacks: list[list[int]], heights: Sequence[float], gap: float) -> 
 
 
 def _places(stack: list[int], heights: Sequence[float], gap: float) -> list[float]:
-    middle = sum(heights[i] for i in stack) / len(stack)
+    half = len(stack) * gap / 2  # half a gap of room at either end
+    middle = max(half, min(1 - half, sum(heights[i] for i in stack) / len(stack)))
     return [round(middle + (k - (len(stack) - 1) / 2) * gap, 10) for k in range(len(stack))]

@@ -5,18 +5,25 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from granprune.errors import UserError
-from granprune.report.curves import AXES, Curve, advantage, baseline_of, by_task, dense_accuracy
+from granprune.report.curves import AXES, Curve, advantage, baseline_of, by_task, dense_accuracy, task_labels
+from granprune.report.dimensions import HEAD, dimensions
 from granprune.report.figures import mean_accuracy
 from granprune.report.headline import Entry, best
+from granprune.report.latency import Bench
 from granprune.report.statistics import Estimate, mean
 from granprune.report.text import Trends, notes, number, trend_sentence
 
 
 def page(
-    table: pd.DataFrame, found: Sequence[Curve], entries: dict[str, list[Entry]], trend: dict[str, Trends]
+    table: pd.DataFrame,
+    found: Sequence[Curve],
+    entries: dict[str, list[Entry]],
+    trend: dict[str, Trends],
+    bench: Bench | None = None,
 ) -> str:
     """The page as HTML.
 
@@ -27,26 +34,32 @@ def page(
         found: Their curves.
         entries: Headline entries of each target, by the target's words.
         trend: Trends of each target, by task.
+        bench: Measured latencies, if there are any.
     """
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
         raise UserError("the report's page needs plotly: pip install 'granprune[study]'") from error
     template = (files("granprune.report") / "page.html").read_text()
-    data = json.dumps(content(table, found, entries, trend), allow_nan=False)
+    data = json.dumps(content(table, found, entries, trend, bench), allow_nan=False)
     return template.replace("/*PLOTLY*/", get_plotlyjs()).replace("/*DATA*/", data.replace("<", "\\u003c"))
 
 
 def content(
-    table: pd.DataFrame, found: Sequence[Curve], entries: dict[str, list[Entry]], trend: dict[str, Trends]
+    table: pd.DataFrame,
+    found: Sequence[Curve],
+    entries: dict[str, list[Entry]],
+    trend: dict[str, Trends],
+    bench: Bench | None = None,
 ) -> dict[str, Any]:
     """What the page shows, as plain values."""
     tasks = [task for task, _ in by_task(list(found))]
     dense = {task: mean(dense_accuracy(table, task)) for task in tasks}
+    labels = np.array(task_labels(table))
     return {
         "tasks": tasks,
         "axes": list(AXES),
-        "notes": notes(table),
+        "notes": {task: notes(table[labels == task]) for task in tasks},
         "dense": {task: estimate and estimate.value for task, estimate in dense.items()},
         "curves": [_curve(curve, list(found)) for curve in found],
         "headlines": [
@@ -57,7 +70,34 @@ def content(
             }
             for words, here in entries.items()
         ],
+        "dimensions": {
+            task: [[*words, number(size)] for words, size in here] for task, here in dimensions(table).items()
+        },
+        "dimensions_head": HEAD,
+        "frontiers": _frontiers(bench, tasks) if bench else [],
     }
+
+
+def _frontiers(bench: Bench, tasks: list[str]) -> list[dict[str, Any]]:
+    from granprune.deploy.bench.frontier import frontiers  # takes seconds, for torch
+
+    return [
+        {
+            "tasks": [task for task in tasks if f"{task} ".startswith(f"{here.task} {here.network} ")],
+            "notes": [f"Fastest float32 form of each network on {bench.words}", *filter(None, [here.note])],
+            "panels": [
+                {
+                    "label": panel.label,
+                    "lines": [
+                        {"granularity": granularity, "criterion": criterion, "points": points}
+                        for (granularity, criterion), points in panel.lines.items()
+                    ],
+                }
+                for panel in here.panels
+            ],
+        }
+        for here in frontiers(bench.rows)
+    ]
 
 
 def _curve(curve: Curve, among: list[Curve]) -> dict[str, Any]:

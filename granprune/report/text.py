@@ -4,16 +4,23 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from granprune.report.curves import Curve, by_task, dense_accuracy, granularity_rank
+from granprune.report import latency
+from granprune.report.curves import Curve, by_task, dense_accuracy
+from granprune.report.dimensions import HEAD, dimensions
 from granprune.report.figures import fraction
 from granprune.report.headline import Entry, best
+from granprune.report.latency import Bench
 from granprune.report.statistics import LEVEL, Estimate, Trend, mean
 
 Trends = dict[str, tuple[list[str], Trend]]  # task -> granularities from fine to coarse, test
 
 
 def markdown(
-    table: pd.DataFrame, found: Sequence[Curve], entries: dict[str, list[Entry]], trend: dict[str, Trends]
+    table: pd.DataFrame,
+    found: Sequence[Curve],
+    entries: dict[str, list[Entry]],
+    trend: dict[str, Trends],
+    bench: Bench | None = None,
 ) -> str:
     """The report: what was run, the headline table and its test, all means, what lies in the folder.
 
@@ -22,13 +29,17 @@ def markdown(
         found: Their curves.
         entries: Headline entries of each target, by the target's words.
         trend: Trends of each target, by task.
+        bench: Measured latencies, if there are any.
     """
     parts = ["# Report", _extent(table, found)]
     for words, here in entries.items():
-        parts += [f"## Where random pruning {words}", _headline(here), _trends(trend[words])]
+        parts += [f"## Where random pruning {words}", headline_table(here), _trends(trend[words])]
     parts += ["## Mean test accuracy (%)", *_means(found)]
-    if table["dimensions"].notna().any():
-        parts += ["## Effective dimensions", _dimensions(table)]
+    if measured := dimensions(table):
+        rows = [[task, *words, number(size)] for task, here in measured.items() for words, size in here]
+        parts += ["## Effective dimensions", grid(["task", *HEAD], rows)]
+    if bench:
+        parts += ["## Latency", f"Measured on {escape(bench.words)}.", grid(latency.HEAD, bench.fastest())]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -96,7 +107,8 @@ def notes(table: pd.DataFrame) -> list[str]:
     return [f"{row.task}: {row.data}" for row in known.itertuples()]
 
 
-def _headline(entries: Sequence[Entry]) -> str:
+def headline_table(entries: Sequence[Entry]) -> str:
+    """What each method reaches where random pruning reaches a target, as a Markdown table."""
     if not entries:
         return "No random baseline crosses that accuracy."
     winners = best(entries)
@@ -139,14 +151,3 @@ def _means(found: Sequence[Curve]) -> list[str]:
                 grid(["density", *map(fraction, densities)], rows),
             ]
     return parts
-
-
-def _dimensions(table: pd.DataFrame) -> str:
-    known = table[table["dimensions"].notna()]
-    groups = known.groupby(["task", "granularity", "criterion", "scope", "density"])["dimensions"]
-    ordered = sorted(
-        groups, key=lambda item: (item[0][0], granularity_rank(item[0][1]), *map(str, item[0][2:]))
-    )
-    rows = [[*map(str, key[:-1]), fraction(key[-1]), number(mean(values))] for key, values in ordered]
-    head = ["task", "granularity", "criterion", "scope", "density", "effective dimensions, mean over layers"]
-    return grid(head, rows)

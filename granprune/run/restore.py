@@ -9,7 +9,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from granprune.classifier import Classifier
-from granprune.cli import OneLineParser
+from granprune.cli import ExplainingParser
 from granprune.data import ImageDataModule
 from granprune.errors import UserError
 from granprune.masking import MaskedModel
@@ -65,7 +65,7 @@ def _settings(directory: RunDirectory) -> dict[str, Any]:
 
 
 def _parser() -> LightningArgumentParser:
-    parser = OneLineParser()
+    parser = ExplainingParser()
     parser.add_lightning_class_args(Classifier, "model")
     parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
     parser.link_arguments("data.num_classes", "model.network.init_args.num_classes", apply_on="instantiate")

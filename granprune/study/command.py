@@ -3,13 +3,12 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NoReturn
+from typing import Any
 
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
-from granprune.errors import UserError
+from granprune.parser import OneLineParser
 from granprune.study import beginning, cluster
 from granprune.study.live import StudyView
 from granprune.study.plan import Study
@@ -37,13 +36,6 @@ class RayOptions:
     dashboard: bool = False
 
 
-class OneLineParser(ArgumentParser):
-    """Ends a wrong command with one line instead of its usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(message) from ex
-
-
 def main(words: Sequence[str]) -> int:
     """Run `granprune study`.
 
@@ -63,7 +55,7 @@ def main(words: Sequence[str]) -> int:
     return run_study(study, runs, _filled(RayOptions, options))
 
 
-def study_parser() -> ArgumentParser:
+def study_parser() -> OneLineParser:
     """The options of `granprune study`: those of a study, and how to run it."""
     parser = OneLineParser(prog="granprune study", description=DESCRIPTION)
     parser.add_argument("--config", action="config", help="A study file, e.g. configs/studies/smoke.yaml.")

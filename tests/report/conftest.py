@@ -13,40 +13,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from granprune.report.collect import COLUMNS
+from tests.report.tables import random, table_of, toy_study
 
 OPTIONS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage"]
-
-
-def table_of(*runs: dict[str, Any]) -> pd.DataFrame:
-    """A table of runs; what a run does not say is as in a global magnitude run of a toy task."""
-    usual = {
-        **{
-            "task": "Toy",
-            "network": "Net",
-            "granularity": "Weights",
-            "criterion": "Magnitude",
-            "scope": "Global",
-        },
-        **{"schedule": "Iterative", "rounds": 2, "steps": 300, "density": 0.5, "seed": 1, "protocol": "0000"},
-        **{"variant": "1111", "test_accuracy": 0.9, "train_accuracy": 1.0, "components": 100, "kept": 50},
-        **{
-            "final_density": 0.5,
-            "parameters": 110,
-            "kept_parameters": 60,
-            "macs": 1000,
-            "effective_macs": 900,
-        },
-        **{"dense_macs": 2000, "dense_accuracy": None, "dead_layers": 0, "dimensions": None, "threads": 1},
-        **{"training_seconds": 36.0, "data": None, "masks_sha256": "ab", "command": "granprune fit --x=1"},
-    }
-    rows = [{"name": f"run-{i}", **usual, **run} for i, run in enumerate(runs)]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def random(**changes: Any) -> dict[str, Any]:
-    """A run of the random baseline."""
-    return {"criterion": "Random", "scope": "Layerwise", "schedule": "AtInit", "rounds": 1, **changes}
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -128,24 +97,7 @@ class Browser:
 
 @pytest.fixture(scope="session")
 def toy() -> pd.DataFrame:
-    """Two seeds, three granularities with advantages of 4, 2 and 1 points at a random accuracy of 80 %.
-
-    Unpruned 90 %. Random: 85 % at 1/2, 75 % at 1/4, 60 % at 1/8, the same at each granularity; seed 2 is
-    one point better throughout. Magnitude: better by the advantage; inverted magnitude: worse by it.
-    """
-    runs = []
-    for granularity, gain in ("Weights", 4.0), ("Kernels", 2.0), ("Channels", 1.0):
-        for density, accuracy in (0.5, 85.0), (0.25, 75.0), (0.125, 60.0):
-            for seed in 1, 2:
-                here = {"granularity": granularity, "density": density, "seed": seed}
-                here |= {"kept_parameters": 1000 * density, "effective_macs": 9000 * density}
-                for criterion, sign in ("Random", 0), ("Magnitude", 1), ("Inverted.Magnitude", -1):
-                    known = {"dense_accuracy": (89 + seed) / 100} if sign else {}
-                    method = random() if criterion == "Random" else {"criterion": criterion}
-                    name = f"{criterion}-{granularity}-{density}-{seed}".lower()
-                    reached = (accuracy + sign * gain + seed - 1) / 100
-                    runs.append({"name": name, **here, **method, **known, "test_accuracy": reached})
-    return table_of(*runs)
+    return toy_study()
 
 
 @pytest.fixture(scope="session")

@@ -1,57 +1,11 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from granprune.errors import UserError
 from granprune.report.collect import COLUMNS, collect, protocol, variant
-
-CONFIG = {
-    "seed_everything": 1,
-    "trainer": {"val_check_interval": 100},
-    "model": {"network": {"class_path": "x.Net"}, "granularity": {"class_path": "x.Weights"}},
-    "data": {"class_path": "x.Toy", "init_args": {"batch_size": 8, "data_dir": "here"}},
-    "pruning": {
-        "schedule": {"class_path": "x.Iterative", "init_args": {"rounds": 1, "steps": 10}},
-        "criterion": {"class_path": "x.Magnitude"},
-        "scope": {"class_path": "x.Global"},
-        "density": 0.5,
-    },
-}
-
-
-def write_run(directory: Path, **changes: Any) -> Path:
-    directory.mkdir(parents=True)
-    costs = {"parameters": 9, "macs": 80, "dense_macs": 100}
-    rounds = [
-        {
-            **costs,
-            "density": 1.0,
-            "test_accuracy": 0.9,
-            "kept_parameters": 9,
-            "effective_macs": 80,
-            "dead_layers": [],
-        },
-        {
-            **costs,
-            "density": 0.5,
-            "test_accuracy": 0.8,
-            "kept_parameters": 5,
-            "effective_macs": 30,
-            "dead_layers": ["a"],
-        },
-    ]
-    result = {
-        **{"name": directory.name, "task": "Toy", "network": "Net", "granularity": "Weights", "seed": 1},
-        **{"criterion": "Magnitude", "scope": "Global", "schedule": "Iterative", "density": 0.5, "steps": 20},
-        **{"test_accuracy": 0.8, "train_accuracy": 1.0, "components": 8, "kept": 4, "final_density": 0.5},
-        **{"training_seconds": 3.0, "threads": 1, "masks_sha256": "ab", "rounds": rounds, **changes},
-    }
-    (directory / "result.json").write_text(json.dumps(result))
-    (directory / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    return directory
+from tests.report.tables import CONFIG, write_run
 
 
 def test_row_of_a_run(tmp_path: Path) -> None:
@@ -146,3 +100,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"other.csv is not a table of runs: it lacks the columns name, task"):
         collect([str(tmp_path / "other.csv")])
+    for content in b"", b'a\n"b,c,d\n1,2', b"\xff\xfe\xfa":
+        (tmp_path / "other.csv").write_bytes(content)
+        with pytest.raises(UserError, match=r"other.csv is not a table of runs"):
+            collect([str(tmp_path / "other.csv")])

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from granprune.__main__ import main
+from tests.report.tables import write_bench, write_run
 
 DRAWN = ["accuracy-over-density", "accuracy-over-parameters", "accuracy-over-macs", "advantage", "matched"]
 
@@ -30,6 +31,33 @@ def test_report_leaves_table_words_figures_and_page(runs: str, tmp_path: Path, c
 
 def test_report_of_a_report_is_the_same(runs: str, tmp_path: Path) -> None:
     main(["report", runs, "--out", str(tmp_path / "a")])
+    main(["report", str(tmp_path / "a" / "runs.csv"), "--out", str(tmp_path / "b")])
+    for path in (tmp_path / "a").iterdir():
+        assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_report_in_place_from_its_table_alone_is_that_of_the_runs(tmp_path: Path) -> None:
+    random = {"criterion": "Random", "scope": "Layerwise", "schedule": "AtInit"}
+    for density, accuracy in (0.5, 0.7333), (0.25, 1 / 3):
+        for seed in 1, 2:
+            about = {"density": density, "seed": seed, "data": {"lossless": "false", "note": "from JPEG"}}
+            write_run(tmp_path / "runs" / f"m-{density}-{seed}", **about, test_accuracy=accuracy + seed / 30)
+            write_run(tmp_path / "runs" / f"r-{density}-{seed}", **about, **random, test_accuracy=accuracy)
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
+    kept = tmp_path / "kept" / "runs.csv"
+    kept.parent.mkdir()
+    kept.write_bytes((tmp_path / "report" / "runs.csv").read_bytes())
+    assert main(["report", str(kept), "--out", str(kept.parent)]) == 0
+    files = {path.name: path.read_bytes() for path in (tmp_path / "report").iterdir()}
+    assert {path.name: path.read_bytes() for path in kept.parent.iterdir()} == files
+
+
+def test_latencies_beside_the_runs_are_reported_and_kept(runs: str, tmp_path: Path) -> None:
+    write_bench(tmp_path / "bench", {"run": "a"}, {"run": "b", "granularity": "Kernels"})
+    assert main(["report", runs, str(tmp_path / "bench"), "--out", str(tmp_path / "a")]) == 0
+    kept = {path.name for path in (tmp_path / "a").iterdir()}
+    assert {"bench.json", "frontier-toy-net.png", "frontier-toy-net.pdf"} <= kept
+    assert "## Latency" in (tmp_path / "a" / "report.md").read_text()
     main(["report", str(tmp_path / "a" / "runs.csv"), "--out", str(tmp_path / "b")])
     for path in (tmp_path / "a").iterdir():
         assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes(), path.name

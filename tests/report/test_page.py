@@ -1,14 +1,18 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from granprune.report.curves import curves
 from granprune.report.headline import headline, trends
+from granprune.report.latency import find_bench
 from granprune.report.page import content, page
+from tests.report.tables import write_bench
 
 MARKUP = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'><b>bold"
 LINES = "data.filter(trace => trace.mode == 'lines+markers')"
 TRACES = f"return [...document.querySelectorAll('.plot')].map(plot => plot.{LINES}.length)"
+COSTS = "return [...document.querySelectorAll('.cost')]"
 FIRST = f"return document.querySelector('.plot').{LINES}[0]"
 PLACE = """
 const plot = document.querySelector('.plot'), box = plot.getBoundingClientRect();
@@ -16,6 +20,13 @@ const {xaxis, yaxis} = plot._fullLayout;
 const runs = plot.data.find(trace => trace.customdata);
 return [box.x + xaxis._offset + xaxis.d2p(runs.x[0]), box.y + yaxis._offset + yaxis.d2p(runs.y[0])];
 """
+
+
+def select(browser, control: str, value: str) -> None:
+    browser.run(
+        f"const control = document.getElementById('{control}'); control.value = '{value}';"
+        "control.dispatchEvent(new Event('change'));"
+    )
 
 
 def parts(table) -> tuple:
@@ -27,10 +38,14 @@ def parts(table) -> tuple:
 @pytest.fixture(scope="module")
 def path(toy, tmp_path_factory) -> Path:
     other = toy.assign(task=MARKUP, name=MARKUP + toy["name"], command="granprune fit --x=" + MARKUP)
-    import pandas as pd
-
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page(*parts(pd.concat([toy, other], ignore_index=True))))
+    table = pd.concat([toy.assign(dimensions=2.5, data="from JPEG"), other], ignore_index=True)
+    folder = tmp_path_factory.mktemp("page")
+    kernels = {"run": "b", "granularity": "Kernels", "accuracy": 0.8, "milliseconds": 2.0}
+    markup = {"task": MARKUP, "criterion": MARKUP, "data": MARKUP, "run": "c"}
+    upright = {**markup, "criterion": "Random", "run": "d"}
+    bench = find_bench([str(write_bench(folder, {}, kernels, markup, upright, processor=MARKUP))])
+    path = folder / "report.html"
+    path.write_text(page(*parts(table), bench))
     return path
 
 
@@ -43,6 +58,18 @@ def test_content_is_plain_and_complete(toy) -> None:
     assert [point["parameters"] for point in curve["points"]] == [125.0, 250.0, 500.0]
     assert len(curve["runs"]) == 6 and curve["runs"][0]["command"] == "granprune fit --x=1"
     assert data["curves"][0]["points"][0]["advantage"] is None
+
+
+def test_content_has_latencies_and_dimensions(toy, tmp_path: Path) -> None:
+    bench = find_bench([str(write_bench(tmp_path, {"data": "lossy JPEG pixels"}))])
+    data = content(*parts(toy.assign(dimensions=2.5)), bench)
+    (frontier,) = data["frontiers"]
+    assert frontier["tasks"] == ["Toy Net"]
+    assert frontier["notes"][0].endswith("on A processor, 2 cores")
+    assert frontier["notes"][1:] == ["lossy JPEG pixels"]
+    line = {"granularity": "Weights", "criterion": "Magnitude", "points": [(3.0, 90.0)]}
+    assert frontier["panels"][1] == {"label": "milliseconds for 1 image, 1 thread", "lines": [line]}
+    assert data["dimensions"]["Toy Net"][0][:3] == ["Weights", "Magnitude, Global", "1/2"]
 
 
 def test_one_seed_has_no_interval_in_the_page(toy) -> None:
@@ -74,13 +101,6 @@ def test_page_loads_without_errors_or_requests(browser, path: Path, width: int, 
 @pytest.mark.slow
 def test_filters_act(browser, path: Path) -> None:
     browser.open(path)
-
-    def select(control: str, value: str) -> None:
-        browser.run(
-            f"const control = document.getElementById('{control}'); control.value = '{value}';"
-            "control.dispatchEvent(new Event('change'));"
-        )
-
     click = "[...document.querySelectorAll('#methods input')].find(e => e.value == '%s').click()"
     browser.run(click % "inverted Magnitude, Global")
     assert browser.run(TRACES) == [3, 3, 3]
@@ -93,11 +113,27 @@ def test_filters_act(browser, path: Path) -> None:
 
     title = "return document.querySelector('.plot').layout.xaxis.title.text"
     assert browser.run(FIRST + ".x") == [0.125, 0.25, 0.5]
-    select("axis", "MACs")
+    select(browser, "axis", "MACs")
     assert browser.run(FIRST + ".x") == [1125, 2250, 4500] and "multiply" in browser.run(title)
-    select("measure", "advantage")
+    select(browser, "measure", "advantage")
     assert browser.run(FIRST + ".y") == [4, 4, 4]
     assert browser.errors() == []
+
+
+@pytest.mark.slow
+def test_latencies_and_dimensions_of_the_task_are_shown(browser, path: Path) -> None:
+    browser.open(path)
+    select(browser, "task", "Toy Net")
+    assert browser.run("return document.getElementById('notes').textContent") == "Toy: from JPEG"
+    drawn = COSTS + ".map(plot => plot.data.map(d => [d.name, d.x[0], d.y[0]]))"
+    assert browser.run(drawn) == [
+        [["weights", 2, 90], ["kernels", 2, 80]],
+        [["weights", 3, 90], ["kernels", 2, 80]],
+    ]
+    rows = "return document.querySelectorAll('#dimensions tr').length"
+    assert browser.run(rows) == 1 + 27  # a head; three granularities, methods and densities
+    browser.run("document.getElementById('theme').click()")
+    assert len(browser.run(drawn)) == 2 and browser.errors() == []
 
 
 @pytest.mark.slow
@@ -116,4 +152,7 @@ def test_hover_shows_the_run_and_its_command_line_and_markup_stays_text(browser,
     assert browser.run("return document.querySelectorAll('#run *').length") == 3
     assert browser.run("return window.broken === undefined && document.images.length === 0") is True
     assert MARKUP in browser.run("return document.getElementById('task').textContent")
+    said = browser.run("return [...document.querySelectorAll('#frontiers p')].map(p => p.textContent)")
+    assert MARKUP in said[0] and said[1] == MARKUP  # the machine and the images
+    assert "<img src=x" in browser.run("return document.querySelector('.cost .legend').textContent")
     assert browser.errors() == []

@@ -1,6 +1,8 @@
 from granprune.report.curves import curves
 from granprune.report.headline import headline, trends
+from granprune.report.latency import find_bench
 from granprune.report.text import escape, grid, markdown
+from tests.report.tables import write_bench
 
 
 def document(table, target: float = 80.5) -> str:
@@ -46,7 +48,18 @@ def test_target_out_of_reach(toy) -> None:
 def test_images_and_dimensions_are_told(toy) -> None:
     said = document(toy.assign(data="from JPEG images", dimensions=2.5))
     assert "Toy: from JPEG images" in said
-    assert "| Toy | Weights | Magnitude | Global | 1/8 | 2.50 (2.50 to 2.50) |" in said
+    assert "| Toy Net | Weights | Magnitude, Global | 1/8 | 2.50 (2.50 to 2.50) |" in said
+
+
+def test_latencies_are_told(toy, tmp_path) -> None:
+    found = curves(toy)
+    bench = find_bench([str(write_bench(tmp_path, {}))])
+    said = markdown(toy, found, {}, {}, bench).splitlines()
+    start = said.index("## Latency")
+    assert said[start + 2] == "Measured on A processor, 2 cores."
+    assert said[-1].startswith(
+        "| Weights 0.5 Magnitude seed 1 | Toy | 1 | 1 | sparse engine | 3.000 (2.500 to"
+    )
 
 
 def test_names_are_escaped() -> None:

@@ -13,8 +13,9 @@ from granprune.deploy.bench.libraries import Libraries
 from granprune.deploy.bench.measure import Group, measure_group
 from granprune.deploy.bench.results import Row
 from granprune.deploy.bench.subjects import Subject, of_run, random_subjects
-from granprune.deploy.options import OneLineParser, count_of, density_of, listed
+from granprune.deploy.options import count_of, density_of, listed
 from granprune.errors import UserError
+from granprune.parser import OneLineParser
 
 DESCRIPTION = """Time every deployed form of pruned networks, in turns with the dense network in torch,
 torch.compile, ONNX Runtime and OpenVINO. Writes bench.csv, bench.json and, for runs, figures of

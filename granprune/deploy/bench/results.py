@@ -88,6 +88,7 @@ def _about(timing: Timing) -> Row:
     return {
         "architecture": subject.architecture,
         "task": subject.task,
+        "data": subject.data,
         "network": subject.name,
         "run": subject.run,
         "granularity": None if dense else subject.granularity,

@@ -14,6 +14,7 @@ from granprune.deploy.storage import NETWORKS, arguments
 from granprune.errors import UserError
 from granprune.granularity import GRANULARITIES, OnUnit, Weights
 from granprune.masking import MaskedModel, Masks
+from granprune.run.provenance import caveat
 from granprune.run.restore import read_result, restore
 
 SHAPES = {"ResNet20": (3, 32, 32), "DBSN": (1, 28, 28)}
@@ -31,6 +32,7 @@ class Subject:
         task: What it was trained on; None if it was not.
         run: The run's name.
         accuracy: On the test images, 0 to 1; None for an untrained network.
+        data: What must be known about the images it was trained on, if anything.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Subject:
     task: str | None = None
     run: str | None = None
     accuracy: float | None = None
+    data: str | None = None
 
     @property
     def architecture(self) -> str:
@@ -90,6 +93,7 @@ def of_run(run: str, images: int, data_dir: str | None = None) -> Subject:
         task=result["task"],
         run=result["name"],
         accuracy=result["test_accuracy"],
+        data=caveat(result.get("data", {})),
     )
 
 

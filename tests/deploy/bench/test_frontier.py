@@ -1,5 +1,4 @@
 import pytest
-from matplotlib.figure import Figure
 
 from granprune.deploy.bench import frontier
 
@@ -7,6 +6,7 @@ from granprune.deploy.bench import frontier
 def row(granularity, density, accuracy, milliseconds, batch=1, criterion="Magnitude", seed=1):
     return {
         "task": "CIFAR10",
+        "data": "lossy JPEG pixels",
         "architecture": "ResNet20(width=16)",
         "network": f"{granularity} {density}",
         "run": f"{granularity}-{criterion}-{density}-{seed}",
@@ -31,16 +31,28 @@ ROWS = [
 ]
 
 
-def lines(rows, column="macs", unit=1e-6):
-    axes = Figure().add_subplot()
-    frontier._panel(axes, rows, column, unit, "x")
-    return {line.get_label(): [*zip(*line.get_data(), strict=True)] for line in axes.get_lines()}
+def lines(rows, place=0):
+    """Name -> points of the lines in one panel of the only figure."""
+    (figure,) = frontier.figures(frontier.frontiers(rows)).values()
+    drawn = figure.axes[place].get_lines()
+    return {line.get_label(): [*zip(*line.get_data(), strict=True)] for line in drawn}
 
 
 def test_one_line_a_granularity_from_sparse_to_dense():
-    drawn = lines([r for r in ROWS if r["batch"] == 1])
+    drawn = lines(ROWS)
     assert set(drawn) == {"weights", "kernels", "channels"}
     assert drawn["weights"] == [(2, 86), (10, 90), (20, 91)]
+
+
+def test_a_panel_a_cost_and_a_word_about_the_images():
+    (figure,) = frontier.figures(frontier.frontiers(ROWS), "a machine").values()
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "million multiply-accumulates an image",
+        "milliseconds for 1 image, 1 thread",
+        "milliseconds for 128 images, 1 thread",
+    ]
+    assert figure.get_suptitle() == "ResNet20 on CIFAR10"
+    assert figure.get_supxlabel() == "lossy JPEG pixels\na machine"
 
 
 def test_seeds_are_averaged_and_criteria_are_not():
@@ -49,7 +61,7 @@ def test_seeds_are_averaged_and_criteria_are_not():
         row("Weights", 0.5, 0.9, 3, seed=2),
         row("Weights", 0.5, 0.5, 1, criterion="Random"),
     ]
-    drawn = lines(rows, "milliseconds", 1)
+    drawn = lines(rows, 1)
     assert drawn["weights, Magnitude"] == [(2, pytest.approx(85))]
     assert drawn["weights, Random"] == [(1, 50)]
 
