@@ -237,8 +237,12 @@ class PruningCLI(LightningCLI):
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=str(path), weights_only=True)
 
     def _directory(self) -> RunDirectory:
-        path = Path(self.settings.run.root) / identity.run_name(self.plain)
-        return RunDirectory(path)
+        if self.subcommand != "fit":  # a run is evaluated where its own configuration lies
+            for config in reversed(self.settings.config or []):
+                directory = RunDirectory(Path(config.absolute).parent)
+                if directory.saved():
+                    return directory
+        return RunDirectory(Path(self.settings.run.root) / identity.run_name(self.plain))
 
     def _own_directory(self) -> None:
         """Rank 0 takes the directory; the others are told which."""

@@ -197,7 +197,11 @@ def test_fresh_starts_beside(launch, finished, tmp_path):
     ended = launch(tmp_path, *FIT, "--run.fresh", "true")
     assert (ended.code, ended.err) == (0, "")
     assert [path.name for path in first.iterdir()] == ["result.json"]
-    assert same(final_state(first.with_name(f"{first.name}-2")), final_state(directory))
+    second = first.with_name(f"{first.name}-2")
+    assert same(final_state(second), final_state(directory))
+    evaluated = launch(tmp_path, "test", "--config", second / "config.yaml")
+    result = json.loads((second / "result.json").read_text())
+    assert shown(evaluated.out, "test_loss") == pytest.approx(result["test_loss"], rel=1e-6)
 
 
 def test_another_seed_differs(finished, launch, tmp_path):
