@@ -52,10 +52,10 @@ class Stopwatch:
         return statistics.median(self.seconds)
 
 
-def write_images(folder: Path) -> None:
-    """Random images in the place of CIFAR-10, which take as long as real ones."""
+def write_images(folder: Path, train: int = 1280, test: int = 128) -> None:
+    """That many random images in the place of CIFAR-10, which take as long as real ones."""
     tensors = {}
-    for part, number in ("train", 1280), ("test", 128):
+    for part, number in ("train", train), ("test", test):
         tensors[f"{part}_images"] = torch.randint(256, (number, 3, 32, 32)).to(torch.uint8)
         tensors[f"{part}_labels"] = torch.arange(number) % 10
     save_file(tensors, folder / "cifar10.safetensors")

@@ -1,0 +1,33 @@
+"""The operations that floors are computed from."""
+
+import pytest
+import torch
+
+from benchmarks.dimensionality import _products
+from benchmarks.machine import Product, best_product, bytes_per_second, step_operations
+
+
+def test_a_step_is_three_forward_passes_of_multiply_adds():
+    # Stem, stages 1 to 3, shortcuts, classifier; see the table of layers in He et al. (2016).
+    stage = 2_359_296
+    forward = 442_368 + 6 * stage + (1_179_648 + 5 * stage) * 2 + 2 * 131_072 + 640
+    assert step_operations(128) == 3 * 2 * 128 * forward
+
+
+def test_a_turn_of_products_counts_its_work():
+    product = Product(4, torch.float32, work=1000)
+    assert (product.times, product.operations) == (8, 8 * 2 * 4**3)
+    product()
+    assert torch.allclose(product.out, product.a @ product.b)
+    assert Product(4, torch.bfloat16, work=0).times == 1
+
+
+def test_the_machine_does_something():
+    product, rate = best_product(quick=True)
+    assert product.times == 1 and rate > 0
+    assert bytes_per_second(quick=True) > 0
+
+
+@pytest.mark.parametrize("samples, features, wanted", [(10, 4, 10 * 4 * 2), (4, 10, 4 * 10 * 2)])
+def test_half_of_the_smaller_matrix_is_enough(samples, features, wanted):
+    assert _products(samples, features) == wanted
