@@ -136,6 +136,23 @@ def test_optimizer_and_learning_rate(mlp):
     assert made["lr_scheduler"]["interval"] == "step"
 
 
+@pytest.mark.parametrize(
+    "optimizer, fused",
+    [
+        (lambda p: torch.optim.SGD(p, momentum=0.9), True),
+        (lambda p: torch.optim.Adam(p), True),
+        (lambda p: torch.optim.Adam(p, foreach=False), None),
+        (lambda p: torch.optim.Adam(p, fused=False), False),
+        (lambda p: torch.optim.RMSprop(p), None),
+    ],
+)
+def test_optimizers_are_fused_unless_asked_otherwise(optimizer, fused, mlp):
+    made = Classifier(mlp, Weights(), optimizer).configure_optimizers()["optimizer"]
+    assert [group.get("fused") for group in made.param_groups] == [fused]
+    sum(p.square().sum() for p in mlp.parameters()).backward()
+    made.step()
+
+
 def test_optimizer_refuses(mlp):
     module = Classifier(mlp, Weights(), lambda parameters: torch.optim.SGD(parameters, lr=-1))
     with pytest.raises(UserError, match="model.optimizer: Invalid learning rate: -1"):
