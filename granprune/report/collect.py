@@ -19,7 +19,7 @@ COSTS = ["parameters", "kept_parameters", "macs", "effective_macs", "dense_macs"
 COLUMNS = [
     *("name", "task", "network", "granularity", "criterion", "scope", "schedule", "rounds", "steps"),
     *("density", "seed", "protocol", "variant", *MEASURES, *COSTS, "dense_accuracy", "dead_layers"),
-    *("dimensions", "training_seconds", "threads", "data", "masks_sha256", "command"),
+    *("component_size", "dimensions", "training_seconds", "threads", "data", "masks_sha256", "command"),
 ]
 DENSITY_FREE = ("density", "seed", "min_components")  # of the `pruning` settings
 
@@ -66,6 +66,7 @@ def row(directory: Path) -> dict[str, Any]:
         "variant": variant(config),
         "dense_accuracy": dense.get("test_accuracy"),
         "dead_layers": len(rounds[-1]["dead_layers"]),
+        "component_size": _component_size(rounds[-1]["layers"]),
         "dimensions": _dimensions(directory / "dimensionality.json"),
         "data": caveat(result.get("data", {})),
         "command": _command(directory),
@@ -102,6 +103,12 @@ def _read_table(path: Path) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path} is not a table of runs: it lacks the columns {', '.join(missing)}")
     return table[COLUMNS]
+
+
+def _component_size(layers: Iterable[Mapping[str, Any]]) -> float:
+    """Weights of a component, averaged over the components; for a channel or node those that read it in."""
+    layers = list(layers)
+    return sum(layer["parameters"] for layer in layers) / sum(layer["components"] for layer in layers)
 
 
 def _dimensions(path: Path) -> float | None:

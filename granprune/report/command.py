@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from granprune.parser import OneLineParser
-from granprune.report import figures
 from granprune.report.collect import collect
 from granprune.report.curves import curves
+from granprune.report.drawing import save
 from granprune.report.gallery import gallery
 from granprune.report.headline import headline, trends
 from granprune.report.latency import find_bench
@@ -83,7 +83,7 @@ def report(options: ReportOptions) -> None:
 
 def write_figures(drawn: Mapping[str, Figure], out: Path) -> list[Path]:
     """Write figures, by their names, as PNG and PDF."""
-    return [path for name, figure in drawn.items() for path in figures.save(figure, out / name)]
+    return [path for name, figure in drawn.items() for path in save(figure, out / name)]
 
 
 def _targets(options: ReportOptions) -> dict[str, Callable[[float], float]]:

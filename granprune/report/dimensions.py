@@ -3,7 +3,7 @@
 import pandas as pd
 
 from granprune.report.curves import granularity_rank, label
-from granprune.report.figures import fraction
+from granprune.report.drawing import fraction
 from granprune.report.statistics import Estimate, mean
 
 HEAD = ["granularity", "criterion, scope", "density", "effective dimensions, mean over layers"]

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from granprune.report import figures
+from granprune.report.continuum import continuum, continuum_figure
 from granprune.report.curves import AXES, Curve, by_task, dense_accuracy, task_labels
 from granprune.report.latency import Bench
 from granprune.report.statistics import mean
@@ -19,7 +20,7 @@ def gallery(
 ) -> dict[str, Figure]:
     """Draw every task: accuracy over density and costs, the advantage, and granularities side by side.
 
-    Where latencies were measured, accuracy is drawn over them, too.
+    With many sizes of a component the advantage is drawn over them; with measured latencies, accuracy.
 
     Args:
         table: All runs.
@@ -42,6 +43,8 @@ def gallery(
             )
         drawn[f"advantage-{slug}"] = figures.advantage_figure(task, granularities, below)
         drawn[f"matched-{slug}"] = figures.matched_figure(task, granularities, below)
+        if panels := continuum(granularities):
+            drawn[f"continuum-{slug}"] = continuum_figure(task, panels, below)
     return drawn | (_frontiers(bench, note) if bench else {})
 
 

@@ -1,7 +1,7 @@
 """The interactive page: one file with its data and its plotting library inside, for use without network."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 
 from granprune.errors import UserError
+from granprune.report.continuum import continuum, line_of
 from granprune.report.curves import AXES, Curve, advantage, baseline_of, by_task, dense_accuracy, task_labels
 from granprune.report.dimensions import HEAD, dimensions
+from granprune.report.drawing import fraction, number
 from granprune.report.figures import mean_accuracy
 from granprune.report.headline import Entry, best
 from granprune.report.latency import Bench
 from granprune.report.statistics import Estimate, mean
-from granprune.report.text import Trends, notes, number, trend_sentence
+from granprune.report.text import Trends, notes, trend_sentence
 
 
 def page(
@@ -74,8 +76,29 @@ def content(
             task: [[*words, number(size)] for words, size in here] for task, here in dimensions(table).items()
         },
         "dimensions_head": HEAD,
+        "sizes": {task: _sizes(granularities) for task, granularities in by_task(list(found))},
         "frontiers": _frontiers(bench, tasks) if bench else [],
     }
+
+
+def _sizes(granularities: Mapping[str, Sequence[Curve]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": f"density {fraction(density)}",
+            "lines": [
+                {
+                    "criterion": name,
+                    "points": [
+                        {"size": size, "advantage": _numbers(estimate)} for size, estimate in line_of(gains)
+                    ],
+                    "inverted": gains[0].curve.inverted,
+                    "names": [gain.curve.granularity for gain in gains],
+                }
+                for name, gains in criteria.items()
+            ],
+        }
+        for density, criteria in continuum(granularities).items()
+    ]
 
 
 def _frontiers(bench: Bench, tasks: list[str]) -> list[dict[str, Any]]:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from granprune.report import latency
+from granprune.report import continuum, latency
 from granprune.report.curves import Curve, by_task, dense_accuracy
 from granprune.report.dimensions import HEAD, dimensions
-from granprune.report.figures import fraction
+from granprune.report.drawing import fraction, number
 from granprune.report.headline import Entry, best
 from granprune.report.latency import Bench
-from granprune.report.statistics import LEVEL, Estimate, Trend, mean
+from granprune.report.statistics import LEVEL, Trend, mean
 
 Trends = dict[str, tuple[list[str], Trend]]  # task -> granularities from fine to coarse, test
 
@@ -35,25 +35,14 @@ def markdown(
     for words, here in entries.items():
         parts += [f"## Where random pruning {words}", headline_table(here), _trends(trend[words])]
     parts += ["## Mean test accuracy (%)", *_means(found)]
+    if sizes := continuum.rows(found):
+        parts += ["## Advantage by size of a component", grid(continuum.HEAD, sizes)]
     if measured := dimensions(table):
         rows = [[task, *words, number(size)] for task, here in measured.items() for words, size in here]
         parts += ["## Effective dimensions", grid(["task", *HEAD], rows)]
     if bench:
         parts += ["## Latency", f"Measured on {escape(bench.words)}.", grid(latency.HEAD, bench.fastest())]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def number(estimate: Estimate | None, digits: int = 2) -> str:
-    """An estimate with its interval, if there is one.
-
-    >>> number(Estimate(85.0, 84.0, 86.0), 1), number(Estimate(85.0), 1), number(None)
-    ('85.0 (84.0 to 86.0)', '85.0', '-')
-    """
-    if estimate is None:
-        return "-"
-    if estimate.low is None:
-        return f"{estimate.value:.{digits}f}"
-    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -21,6 +21,7 @@ CONFIG = {
         "density": 0.5,
     },
 }
+GAINS = {1: 8.0, 3: 6.0, 9: 3.0, 72: 1.0}  # size of a component -> points
 
 
 def table_of(*runs: dict[str, Any]) -> pd.DataFrame:
@@ -42,7 +43,14 @@ def table_of(*runs: dict[str, Any]) -> pd.DataFrame:
             "macs": 1000,
             "effective_macs": 900,
         },
-        **{"dense_macs": 2000, "dense_accuracy": None, "dead_layers": 0, "dimensions": None, "threads": 1},
+        **{
+            "dense_macs": 2000,
+            "dense_accuracy": None,
+            "dead_layers": 0,
+            "component_size": 1.0,
+            "dimensions": None,
+            "threads": 1,
+        },
         **{"training_seconds": 36.0, "data": None, "masks_sha256": "ab", "command": "granprune fit --x=1"},
     }
     rows = [{"name": f"run-{i}", **usual, **run} for i, run in enumerate(runs)]
@@ -75,10 +83,30 @@ def toy_study() -> pd.DataFrame:
     return table_of(*runs)
 
 
+def sizes_study(sizes=tuple(GAINS), densities=(0.25, 0.125)) -> pd.DataFrame:
+    """Two seeds; random pruning reaches 50 %; the advantage is as in `GAINS`, half of it at 1/8."""
+    runs = []
+    for size in sizes:
+        for density in densities:
+            for seed in 1, 2:
+                here = {
+                    "granularity": f"Blocks {size}",
+                    "component_size": size,
+                    "density": density,
+                    "seed": seed,
+                }
+                gain = GAINS[size] * (1 if density == 0.25 else 0.5)
+                runs.append(here | random(test_accuracy=0.5))
+                runs.append({**here, "test_accuracy": (50 + gain) / 100})
+                runs.append({**here, "test_accuracy": 0.4, "scope": "Layerwise", "variant": "2222"})
+    return table_of(*runs).assign(name=lambda t: [f"run-{i}" for i in range(len(t))])
+
+
 def write_run(directory: Path, **changes: Any) -> Path:
     """Write what a finished run leaves: a toy magnitude run, but for `changes` of its result."""
     directory.mkdir(parents=True)
-    costs = {"parameters": 9, "macs": 80, "dense_macs": 100}
+    layers = [{"parameters": 6, "components": 2}, {"parameters": 10, "components": 6}]
+    costs = {"parameters": 9, "macs": 80, "dense_macs": 100, "layers": layers}
     rounds = [
         {
             **costs,

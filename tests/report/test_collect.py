@@ -19,6 +19,7 @@ def test_row_of_a_run(tmp_path: Path) -> None:
         "steps": 20,
         "dense_accuracy": 0.9,
         "kept_parameters": 5,
+        "component_size": 2.0,
         "dead_layers": 1,
     }
     assert {key: row[key] for key in wanted} == wanted

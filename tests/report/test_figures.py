@@ -6,6 +6,7 @@ from matplotlib.image import imread
 
 from granprune.report import figures
 from granprune.report.curves import AXES, by_task, curves
+from granprune.report.drawing import save
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_dead_networks_have_no_place_over_costs(make_table) -> None:
 
 def test_files_are_whole_and_repeatable(granularities, tmp_path: Path) -> None:
     first, second = (
-        figures.save(figures.advantage_figure("Toy Net", granularities, ""), tmp_path / name) for name in "ab"
+        save(figures.advantage_figure("Toy Net", granularities, ""), tmp_path / name) for name in "ab"
     )
     assert [path.suffix for path in first] == [".png", ".pdf"]
     assert imread(first[0]).shape[2] == 4

@@ -7,7 +7,7 @@ from granprune.report.curves import curves
 from granprune.report.headline import headline, trends
 from granprune.report.latency import find_bench
 from granprune.report.page import content, page
-from tests.report.tables import write_bench
+from tests.report.tables import sizes_study, write_bench
 
 MARKUP = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'><b>bold"
 LINES = "data.filter(trace => trace.mode == 'lines+markers')"
@@ -70,6 +70,27 @@ def test_content_has_latencies_and_dimensions(toy, tmp_path: Path) -> None:
     line = {"granularity": "Weights", "criterion": "Magnitude", "points": [(3.0, 90.0)]}
     assert frontier["panels"][1] == {"label": "milliseconds for 1 image, 1 thread", "lines": [line]}
     assert data["dimensions"]["Toy Net"][0][:3] == ["Weights", "Magnitude, Global", "1/2"]
+
+
+def test_content_has_the_advantage_by_size() -> None:
+    data = content(*parts(sizes_study(densities=(0.25,))))
+    (panel,) = data["sizes"]["Toy Net"]
+    assert panel["title"] == "density 1/4"
+    (line,) = panel["lines"]
+    assert (line["criterion"], line["names"][-1]) == ("Magnitude", "Blocks 72")
+    assert [p["size"] for p in line["points"]] == [1, 3, 9, 72]
+    assert [p["advantage"][0] for p in line["points"]] == pytest.approx([8, 6, 3, 1])
+
+
+def test_the_advantage_by_size_is_drawn(browser, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page(*parts(sizes_study())))
+    browser.open(path)
+    lines = (
+        "return [...document.querySelectorAll('.size')].map(p => p.data.find(t => t.name == 'Magnitude').y)"
+    )
+    assert [y[0] for y in browser.run(lines)] == pytest.approx([8, 4])
+    assert browser.errors() == []
 
 
 def test_one_seed_has_no_interval_in_the_page(toy) -> None:
