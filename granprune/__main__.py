@@ -20,7 +20,7 @@ commands:
   deploy     write a finished run's network, really smaller and faster
   bench      time pruned networks beside the best dense engines
 
-  granprune fit --config configs/quickstart.yaml      a first run: offline, CPU, about a minute
+  granprune fit --config configs/quickstart.yaml      a first run: offline, CPU, in seconds
   granprune COMMAND --help                            all options of a command
 """
 PACKAGES = {"study": "study", "report": "report", "deploy": "deploy", "bench": "deploy.bench"}

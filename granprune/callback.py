@@ -16,7 +16,7 @@ from granprune.masking import MaskedModel
 from granprune.rewind import Snapshot
 from granprune.schedule import Never, Schedule
 from granprune.scope import Global, Scope
-from granprune.scoring import score, warn_of_deaths
+from granprune.scoring import check, score, warn_of_deaths
 from granprune.seeding import seeded
 
 Density = restricted_number_type("Density", float, [(">", 0), ("<=", 1)])  # a fraction of components
@@ -59,11 +59,10 @@ class IterativePruning(Callback):
     def setup(self, trainer: Trainer, module: Any, stage: str) -> None:
         if stage != "fit":
             return
-        self.schedule.check(trainer.max_steps)
+        check(module.network, self.schedule, self.criterion, self.scope, self.density)
+        self.schedule.check_steps(trainer.max_steps)
         module.schedule = self.schedule
         module.learning_rate = self.schedule.learning_rate(module.learning_rate)
-        self.criterion.check(module.network)
-        self.scope.groups(module.network, self.density)
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         if self.snapshot is None and trainer.global_step == self.schedule.rewind_step:

@@ -24,6 +24,7 @@ from granprune.dimensionality import dimensionality
 from granprune.distributed import check_devices
 from granprune.errors import UserError
 from granprune.messages import explain
+from granprune.parser import with_values
 from granprune.run import identity
 from granprune.run.checkpoint import Checkpointing, find_checkpoint
 from granprune.run.checkpoint_io import SealedCheckpointIO
@@ -32,10 +33,12 @@ from granprune.run.progress import RunProgress
 from granprune.run.record import Recorder, record_dimensionality
 from granprune.run.tables import dimensionality_table, summary_table
 from granprune.run.tracking import Tracking, wandb_logger
+from granprune.scoring import check
 
 log = logging.getLogger(__name__)
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 PREFIX = "GRANPRUNE"  # of environment variables
+FLAGS = {"--run.fresh", "--model.compile", "--model.shrink", "--wandb.enabled", "--report_dimensionality"}
 RUN_VARIABLE = "GRANPRUNE_RUN_DIRECTORY"  # tells the other ranks which directory rank 0 took
 TRAINER_DEFAULTS = {
     "check_val_every_n_epoch": None,
@@ -110,7 +113,8 @@ class PruningCLI(LightningCLI):
     """Builds network, data, pruning and trainer from configuration files and flags."""
 
     def __init__(self, args: list[str] | None = None) -> None:
-        self.wanted = (args or ["fit"])[0]
+        args = args or ["fit"]
+        self.wanted = args[0]
         super().__init__(
             Classifier,
             ImageDataModule,
@@ -121,7 +125,7 @@ class PruningCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=args,
+            args=with_values(args, FLAGS),
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -173,7 +177,6 @@ class PruningCLI(LightningCLI):
         self.directory = self._directory()
         if self.subcommand == "fit":
             self._refuse_settings()
-            self._own_directory()
 
     def instantiate_classes(self) -> None:
         try:
@@ -187,6 +190,7 @@ class PruningCLI(LightningCLI):
         checkpointing: Checkpointing = self._get(self.config_init, "checkpoint")
         if self.subcommand != "fit":
             return super().instantiate_trainer(logger=False, plugins=[SealedCheckpointIO()], **kwargs)
+        self._own_directory()
         checkpointing.directory = self.directory
         options = self._get(self.config_init, "trainer")
         added: list[Callback] = [Recorder(self.directory, pruning, self._about()), Tracking()]
@@ -237,15 +241,19 @@ class PruningCLI(LightningCLI):
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=str(path), weights_only=True)
 
     def _directory(self) -> RunDirectory:
+        name = identity.run_name(self.plain)
         if self.subcommand != "fit":  # a run is evaluated where its own configuration lies
             for config in reversed(self.settings.config or []):
                 directory = RunDirectory(Path(config.absolute).parent)
-                if directory.saved():
+                if directory.path.name.startswith(name) and directory.saved():
                     return directory
-        return RunDirectory(Path(self.settings.run.root) / identity.run_name(self.plain))
+        return RunDirectory(Path(self.settings.run.root) / name)
 
     def _own_directory(self) -> None:
-        """Rank 0 takes the directory; the others are told which."""
+        """Rank 0 takes the directory, if the run makes sense; the others are told which."""
+        pruning: IterativePruning = self._get(self.config_init, "pruning")
+        network = self.model.network
+        check(network, pruning.schedule, pruning.criterion, pruning.scope, pruning.density)
         launcher, _, path = os.environ.get(RUN_VARIABLE, "").partition(" ")
         further = os.environ.get("LOCAL_RANK", "0") != "0" and launcher == str(os.getppid())
         if further:  # a rank that Lightning has started
@@ -255,7 +263,7 @@ class PruningCLI(LightningCLI):
         if self.settings.run.fresh:
             self.directory = RunDirectory(unused(self.directory.path))
         if self.directory.complete:
-            print(f"this run is complete: {self.directory.path} (start it anew with --run.fresh true)")
+            print(f"this run is complete: {self.directory.path} (start it anew with --run.fresh)")
             print_result(self.directory)
             raise SystemExit(0)
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":

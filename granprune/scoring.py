@@ -10,8 +10,21 @@ from granprune.criteria import Criterion
 from granprune.criteria.base import Batches, Scores
 from granprune.errors import UserError
 from granprune.masking import MaskedModel, Masks, evaluating
+from granprune.schedule import Schedule
+from granprune.scope import Scope
 
 log = logging.getLogger(__name__)
+
+
+def check(model: MaskedModel, schedule: Schedule, criterion: Criterion, scope: Scope, density: float) -> None:
+    """Refuse a combination without meaning, before anything is trained.
+
+    Raises:
+        UserError: It says what is possible.
+    """
+    schedule.check(density)
+    criterion.check(model)
+    scope.groups(model, density)
 
 
 def score(model: MaskedModel, batches: Batches, criterion: Criterion, generator: torch.Generator) -> Scores:
@@ -34,7 +47,7 @@ def score(model: MaskedModel, batches: Batches, criterion: Criterion, generator:
     # Hooks and per-sample masks would make a compiled network compile again.
     with evaluating(model), torch.compiler.set_stance("force_eager"):
         scores = criterion(model, here, generator)
-    _check(scores, model.masks, type(criterion).__name__)
+    _check_scores(scores, model.masks, type(criterion).__name__)
     return scores
 
 
@@ -51,7 +64,7 @@ def warn_of_deaths(before: Masks, after: Masks, round: int) -> None:
             )
 
 
-def _check(scores: Any, masks: Masks, criterion: str) -> None:
+def _check_scores(scores: Any, masks: Masks, criterion: str) -> None:
     """Refuse what a criterion of the user's own may get wrong."""
     if not isinstance(scores, Mapping) or scores.keys() != masks.keys():
         raise UserError(f"criterion {criterion} must return a score tensor for each of {', '.join(masks)}")

@@ -162,7 +162,7 @@ def test_events_of_pruning_at_init(fit, mlp):
 
 
 def test_never_prunes(fit):
-    kinds = [kind for kind, *_ in fit(IterativePruning(Never(steps=3), density=0.5)).events]
+    kinds = [kind for kind, *_ in fit(IterativePruning(Never(steps=3))).events]
     assert kinds == ["train", "train", "train", "evaluate"]
 
 

@@ -166,7 +166,7 @@ def test_same_command_again(finished, launch):
     again = launch(folder, *FIT)
     assert (again.code, again.err) == (0, "")
     assert again.out.startswith(
-        f"this run is complete: runs/{directory.name} (start it anew with --run.fresh true)"
+        f"this run is complete: runs/{directory.name} (start it anew with --run.fresh)"
     )
     assert again.out.splitlines()[-1] == first.out.splitlines()[-1]
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
@@ -268,3 +268,21 @@ def shown(output, name):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_refused_run_leaves_nothing(granprune, small, tmp_path):
+    ended = granprune("fit", f"--config={small}", "--pruning.criterion", "Statistical")
+    assert ended.code == 2 and ended.err.startswith("granprune: error: criterion Statistical cannot score")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_options_that_are_true_or_false_stand_alone(finished, launch):
+    folder, _, directory = finished
+    ended = launch(folder, "test", "--report_dimensionality", "--config", directory / "config.yaml")
+    assert ended.code == 0 and "hidden.1" in ended.out
+
+
+def test_a_runs_configuration_with_another_density_is_another_run(finished, launch):
+    folder, _, directory = finished
+    ended = launch(folder, "test", "--config", directory / "config.yaml", "--pruning.density", "0.3")
+    assert ended.code == 2 and "-d0.3-" in ended.err

@@ -5,7 +5,9 @@ from granprune.criteria import Criterion, Magnitude
 from granprune.errors import UserError
 from granprune.granularity import Weights
 from granprune.masking import MaskedModel
-from granprune.scoring import score, warn_of_deaths
+from granprune.schedule import Iterative, Never
+from granprune.scope import NM, Global
+from granprune.scoring import check, score, warn_of_deaths
 
 
 class Given(Criterion):
@@ -58,3 +60,18 @@ def test_only_a_layer_that_has_just_died_is_named(caplog):
     warn_of_deaths({"a": alive, "b": alive, "c": dead}, {"a": dead, "b": alive, "c": dead}, 3)
     (line,) = caplog.messages
     assert line.startswith("layer a died in round 3: none of its 2 components is left; ")
+
+
+@pytest.mark.parametrize(
+    "schedule, scope, density, words",
+    [
+        (Never(), Global(), 0.5, "pruning.density is 0.5, but schedule Never never prunes"),
+        (Iterative(), NM(2, 4), 0.1, "pruning.density is 0.1, but scope NM keeps 2 of 4: make it 0.5"),
+    ],
+)
+def test_densities_that_cannot_be_reached_are_refused(schedule, scope, density, words, mlp):
+    model = MaskedModel(mlp, Weights())
+    with pytest.raises(UserError, match=words):
+        check(model, schedule, Magnitude(), scope, density)
+    check(model, Never(), Magnitude(), Global(), 1.0)
+    check(model, Iterative(), Magnitude(), NM(2, 4), 0.5)

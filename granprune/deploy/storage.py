@@ -5,6 +5,7 @@ import json
 import math
 import warnings
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def save(model: MaskedModel, folder: Path, **facts: Any) -> Path:
     return path
 
 
-def load(folder: Path) -> SparseNetwork | Masked:
+def load(folder: str | PathLike[str]) -> SparseNetwork | Masked:
     """A deployed network, ready to be called; its `form` says how it runs.
 
     Its tables are built from what is stored, so that the dense network never takes up memory. Without a
@@ -70,7 +71,7 @@ def load(folder: Path) -> SparseNetwork | Masked:
     Raises:
         UserError: The files are missing, of another format, or not as they were written.
     """
-    stored = Stored(*_read(folder))
+    stored = Stored(*_read(Path(folder)))
     try:
         return SparseNetwork(stored)
     except CompilerMissing as problem:

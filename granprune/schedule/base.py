@@ -24,7 +24,19 @@ class Schedule(ABC):
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
 
-    def check(self, max_steps: int) -> None:
+    def check(self, density: float) -> None:
+        """Refuse a final density that the schedule cannot reach.
+
+        Raises:
+            UserError: It never prunes.
+        """
+        if density != 1 and not self.rounds:
+            raise UserError(
+                f"pruning.density is {density}, but schedule {type(self).__name__} never prunes: choose "
+                "another pruning.schedule, such as Iterative, or leave pruning.density out"
+            )
+
+    def check_steps(self, max_steps: int) -> None:
         """Refuse another length of the run.
 
         Raises:

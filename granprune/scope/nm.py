@@ -17,8 +17,9 @@ from granprune.scope.base import Scope
 class NM(Scope):
     """Of every m consecutive components along a layer's inputs, n end up kept (Zhou et al., 2021).
 
-    Each run of m is ranked on its own, so `--pruning.density` and `--pruning.min_components` are
-    not used. Where m does not divide the inputs, the shorter last run keeps up to n.
+    Each run of m is ranked on its own, so `--pruning.density` must be n/m and
+    `--pruning.min_components` is not used. Where m does not divide the inputs, the shorter last run
+    keeps up to n.
 
     Args:
         n: Components kept in each run.
@@ -38,7 +39,12 @@ class NM(Scope):
         if not isinstance(model.granularity, OnWeight):
             kind = type(model.granularity).__name__
             raise UserError(f"scope NM runs along a layer's inputs, which {kind} do not have; use Weights")
-        return [([name], self.n / self.m) for name in model.layers]
+        if density != self.n / self.m:
+            raise UserError(
+                f"pruning.density is {density}, but scope NM keeps {self.n} of {self.m}: "
+                f"make it {self.n / self.m}"
+            )
+        return [([name], density) for name in model.layers]
 
     def prune(
         self,

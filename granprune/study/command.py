@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse.typing import PositiveInt
 from rich.console import Console
 
-from granprune.parser import OneLineParser
+from granprune.parser import OneLineParser, with_values
 from granprune.study import beginning, cluster
 from granprune.study.live import StudyView
 from granprune.study.plan import Study
@@ -17,6 +17,7 @@ from granprune.study.state import duration, seconds_left, state
 
 DESCRIPTION = """Make all runs of a study, several at a time, on Ray. Runs that are done are not made again,
 and runs that were cut off go on; start the same command again after any interruption."""
+FLAGS = {"--dry_run", "--list", "--dashboard"}
 
 
 @dataclass
@@ -46,7 +47,7 @@ def main(words: Sequence[str]) -> int:
         0 if every run of the study is done, else 1.
     """
     parser = study_parser()
-    options = parser.instantiate_classes(parser.parse_args(list(words)))
+    options = parser.instantiate_classes(parser.parse_args(with_values(words, FLAGS)))
     study = _filled(Study, options)
     runs = resolve(study.commands())
     if options.dry_run:
@@ -63,10 +64,13 @@ def study_parser() -> OneLineParser:
     parser.add_class_arguments(RayOptions)
     parser.add_argument(
         "--dry_run",
-        action="store_true",
+        type=bool,
+        default=False,
         help="Only tell how many runs there are, are done, and take how long.",
     )
-    parser.add_argument("--list", action="store_true", help="With --dry_run, also print every command line.")
+    parser.add_argument(
+        "--list", type=bool, default=False, help="With --dry_run, also print every command line."
+    )
     return parser
 
 

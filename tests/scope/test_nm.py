@@ -52,7 +52,7 @@ def test_rounds_are_nested_and_end_exact(granularity):
         before = {name: mask.clone() for name, mask in model.masks.items()}
         generator = torch.Generator().manual_seed(k)
         scores = {name: torch.rand(mask.shape, generator=generator) for name, mask in before.items()}
-        groups = scope.groups_now(model, 1.0, lambda final, k=k: schedule.density(k, final))
+        groups = scope.groups_now(model, 0.25, lambda final, k=k: schedule.density(k, final))
         model.set_masks(scope.prune(model.masks, scores, groups, 0))
         assert all(not (mask & ~before[name]).any() for name, mask in model.masks.items())
         runs = model.masks["blocks.8.conv2"].movedim(1, -1).unflatten(-1, (-1, 4)).sum(-1)
