@@ -90,6 +90,9 @@ def continuum_figure(task: str, panels: Panels, note: str) -> Figure:
         panel.axhline(0, color=GREY, linewidth=0.8, zorder=1)
         for name, gains in here.items():
             draw_line(panel, lines[density][name], colour(gains[0].curve), gains[0].curve.inverted)
+            for gain in gains:  # each seed, since few make wide bands
+                single = (gain.curve.seeds - gain.baseline.seeds)[density].dropna()
+                panel.plot([gain.size] * len(single), single, "o", mfc="none", ms=3, color=colour(gain.curve))
         panel.set_ylim(limits([0, *every]))
         _sizes(panel, sorted({gain.size for gains in here.values() for gain in gains}))
         label_lines(
@@ -100,9 +103,9 @@ def continuum_figure(task: str, panels: Panels, note: str) -> Figure:
             ],
         )
         panel.set_title(f"density {fraction(density)}", fontsize=10)
-        panel.set_xlabel("weights of a component (mean over the network)")
+        panel.set_xlabel("weights of a component (mean over the network)", fontsize=9)
         tidy(panel)
-    axes[0].set_ylabel("accuracy above random (points)")
+    axes[0].set_ylabel("accuracy above random (points)", fontsize=9)
     headings(figure, task, note)
     return figure
 
