@@ -171,7 +171,7 @@ SCOPES = [Global(), Layerwise(), ByRole(), ERK(), NM(1, 2)]
 def pruned(network, granularity, criterion, scope, batches):
     """The masks after two prunings at half the components, with a step of training observed in each."""
     model = MaskedModel(network, granularity)
-    for density in (0.6, 0.3):
+    for density in (0.5,) if isinstance(scope, NM) else (0.6, 0.3):
         model.zero_grad()
         F.cross_entropy(model(batches[0][0]), batches[0][1]).backward()
         criterion.observe(model)
