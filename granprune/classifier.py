@@ -93,9 +93,7 @@ class Classifier(LightningModule):
 
     def configure_model(self) -> None:
         if self.compile_network:
-            # On a GPU as a CUDA graph. In place: the names in checkpoints stay the same.
-            on_gpu = self.trainer.strategy.root_device.type == "cuda"
-            self.network.compile(mode="reduce-overhead" if on_gpu else None)
+            self.network.compile()  # in place: the names in checkpoints stay the same
 
     def configure_optimizers(self) -> Any:
         try:

@@ -15,7 +15,7 @@ from granprune.models import DBSN
 from granprune.models.dbsn import ScaledTanh
 
 
-class Parts(Protocol):
+class Builder(Protocol):
     """Makes the layers of a smaller network from those of the whole one; indices are of kept units."""
 
     def conv(self, conv: Any, norm: Any, inputs: Tensor, outputs: Tensor) -> nn.Module:
@@ -45,13 +45,13 @@ def compact(model: MaskedModel, fold: bool = False) -> nn.Module:
         return assemble(model, layers_of(model), Copies(fold)).train(model.training)
 
 
-def assemble(model: MaskedModel, layers: Sequence[Layer], parts: Parts) -> nn.Sequential:
+def assemble(model: MaskedModel, layers: Sequence[Layer], builder: Builder) -> nn.Sequential:
     """Put a smaller network together.
 
     Args:
         model: A ResNet20 or DBSN masked by channels or nodes.
         layers: Its layers, which say what is alive.
-        parts: What the smaller network's layers are.
+        builder: Makes its layers.
 
     Raises:
         UserError: The granularity is finer than channels.
@@ -61,7 +61,7 @@ def assemble(model: MaskedModel, layers: Sequence[Layer], parts: Parts) -> nn.Se
         raise UserError(f"{kind} cannot be cut out of a network: possible are Channels and Nodes")
     kept = iter([_indices(layer.alive, len(layer.bias)) for layer in layers])
     network = model.network
-    return _dbsn(network, kept, parts) if isinstance(network, DBSN) else _resnet(network, kept, parts)
+    return _dbsn(network, kept, builder) if isinstance(network, DBSN) else _resnet(network, kept, builder)
 
 
 class Align(nn.Module):
@@ -139,26 +139,28 @@ class Copies:
         return small
 
 
-def _resnet(network: Any, kept: Iterator[Tensor], parts: Parts) -> nn.Sequential:
+def _resnet(network: Any, kept: Iterator[Tensor], builder: Builder) -> nn.Sequential:
     inputs = torch.arange(network.conv.in_channels)
     outputs = next(kept)
-    layers = [_conv(network.conv, network.bn, inputs, outputs, parts), nn.ReLU()]
+    layers = [_conv(network.conv, network.bn, inputs, outputs, builder), nn.ReLU()]
     for block in network.blocks:
-        small, outputs = _block(block, outputs, kept, parts)
+        small, outputs = _block(block, outputs, kept, builder)
         layers.append(small)
-    head = parts.linear(network.head, outputs, None)
+    head = builder.linear(network.head, outputs, None)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
 
 
-def _block(block: Any, inputs: Tensor, kept: Iterator[Tensor], parts: Parts) -> tuple[CompactBlock, Tensor]:
+def _block(
+    block: Any, inputs: Tensor, kept: Iterator[Tensor], builder: Builder
+) -> tuple[CompactBlock, Tensor]:
     down = isinstance(block.shortcut, nn.Sequential)
     if down:
         next(kept)  # the shortcut keeps what the block's output keeps
     inner, outputs = next(kept), next(kept)
-    first = _conv(block.conv1, block.bn1, inputs, inner, parts)
-    second = _conv(block.conv2, block.bn2, inner, outputs, parts)
+    first = _conv(block.conv1, block.bn1, inputs, inner, builder)
+    second = _conv(block.conv2, block.bn2, inner, outputs, builder)
     if down:
-        shortcut: nn.Module = _conv(block.shortcut[0], block.shortcut[1], inputs, outputs, parts)
+        shortcut: nn.Module = _conv(block.shortcut[0], block.shortcut[1], inputs, outputs, builder)
     elif torch.equal(inputs, outputs):
         shortcut = nn.Identity()
     else:
@@ -166,23 +168,23 @@ def _block(block: Any, inputs: Tensor, kept: Iterator[Tensor], parts: Parts) -> 
     return CompactBlock(first, second, shortcut), outputs
 
 
-def _conv(conv: Any, norm: Any, inputs: Tensor, outputs: Tensor, parts: Parts) -> nn.Module:
+def _conv(conv: Any, norm: Any, inputs: Tensor, outputs: Tensor, builder: Builder) -> nn.Module:
     if not len(outputs):
         return Zeros(0, conv.stride[0])
     if not len(inputs):
-        return nn.Sequential(Zeros(len(outputs), conv.stride[0]), parts.norm(norm, outputs))
-    return parts.conv(conv, norm, inputs, outputs)
+        return nn.Sequential(Zeros(len(outputs), conv.stride[0]), builder.norm(norm, outputs))
+    return builder.conv(conv, norm, inputs, outputs)
 
 
-def _dbsn(network: DBSN, kept: Iterator[Tensor], parts: Parts) -> nn.Sequential:
+def _dbsn(network: DBSN, kept: Iterator[Tensor], builder: Builder) -> nn.Sequential:
     hidden: Any = network.hidden
     inputs = torch.arange(hidden[0].in_features)
     layers: list[nn.Module] = [nn.Flatten()]
     for linear in hidden:
         outputs = next(kept)
-        layers += [parts.linear(linear, inputs, outputs), ScaledTanh()]
+        layers += [builder.linear(linear, inputs, outputs), ScaledTanh()]
         inputs = outputs
-    return nn.Sequential(*layers, parts.linear(network.head, inputs, None))
+    return nn.Sequential(*layers, builder.linear(network.head, inputs, None))
 
 
 def _indices(alive: Array | None, count: int) -> Tensor:
