@@ -94,5 +94,7 @@ def _row(
 def _compare(ours: Scores, rival: Scores) -> None:
     """Raises: UserError: The two do not compute the same."""
     for name, wanted in rival.items():
-        if not torch.allclose(ours[name], wanted, rtol=1e-3, atol=1e-5 * float(wanted.max())):
+        if not torch.allclose(
+            ours[name].double(), wanted.double(), rtol=1e-3, atol=1e-5 * float(wanted.max())
+        ):
             raise UserError(f"SNIP scores of layer {name} differ from those of one sample at a time")
