@@ -50,7 +50,7 @@ SIGNS = {"at least": "≥", "at most": "≤"}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the benchmarks that are named; 0 if each reaches what is asked of it."""
+    """Run the benchmarks that are named; 0 if each reaches what is asked of it, 2 if one cannot run."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,17 +62,18 @@ def main(words: Sequence[str] | None = None) -> int:
         if name not in BENCHMARKS:
             parser.error(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
     rows: list[Row] = []
+    failed = False
     for name in options.names or BENCHMARKS:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         try:
             rows += in_process(BENCHMARKS[name], options.quick)
         except UserError as error:
             print(f"benchmarks: error: {name}: {error}", file=sys.stderr)
-            return 2
+            failed = True  # the others are shown all the same
         if options.json:  # again after each: the rest takes minutes
             options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     Console(highlight=False, width=130).print(table(rows))
-    return 0 if all(row.ok for row in rows) else 1
+    return 2 if failed else 0 if all(row.ok for row in rows) else 1
 
 
 def in_process(benchmark: Benchmark, quick: bool) -> list[Row]:

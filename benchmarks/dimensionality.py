@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.checkpoint_overhead import write_images
-from benchmarks.machine import best_product
+from benchmarks.machine import peak
 from benchmarks.measure import Row, limited, peak_memory_mib, seconds
 from granprune.counting import count
 from granprune.data import CIFAR10
@@ -32,7 +32,7 @@ def ten_layers(quick: bool) -> list[Row]:
     operations = 2 * (
         images * count(model, (3, 32, 32)).dense_macs + sum(_products(images, d) for d in features)
     )
-    floor = operations / best_product(quick=quick)[1]
+    floor = operations / peak(quick)
     least = max(4 * images * min(images, d) for d in features) / 2**20
     return [
         limited(

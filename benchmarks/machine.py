@@ -1,19 +1,55 @@
 """What this machine can do at best, measured in this process: multiply-adds and bytes per second."""
 
+import ctypes
+from pathlib import Path
+from threading import Thread
+
 import torch
 
 from benchmarks.measure import seconds
 from granprune.counting import count
+from granprune.deploy.compile import build, level
 from granprune.granularity import Weights
 from granprune.masking import MaskedModel
 from granprune.models import ResNet20
 
+SOURCE = Path(__file__).with_name("multiply_adds.cpp")
 SIZES = (256, 512, 1024, 2048)  # of square matrices; which is best depends on caches and cores
-TURN = 2e10  # floating-point operations of one turn of `Product`: about a tenth of a second
+TURN = 2e10  # floating-point operations of one turn: about a tenth of a second
+
+
+class MultiplyAdds:
+    """Float32 multiply-adds in registers, one stream on each of torch's threads.
+
+    No matrix product or convolution can have a higher rate; the libraries' products stay well below it on
+    some processors.
+
+    Args:
+        work: Operations of one call, at least.
+
+    Raises:
+        CompilerMissing: There is no C++ compiler, or it fails.
+    """
+
+    def __init__(self, work: float = TURN) -> None:
+        library = ctypes.CDLL(str(build(level(), source=SOURCE)))
+        self._run = library.multiply_adds
+        self._run.argtypes, self._run.restype = [ctypes.c_long], ctypes.c_float
+        self.threads = torch.get_num_threads()
+        self.times = max(1, round(work / library.operations() / self.threads))
+        self.operations = library.operations() * self.times * self.threads
+
+    def __call__(self) -> None:
+        others = [Thread(target=self._run, args=(self.times,)) for _ in range(self.threads - 1)]
+        for thread in others:
+            thread.start()
+        self._run(self.times)  # like the others, without Python's lock
+        for thread in others:
+            thread.join()
 
 
 class Product:
-    """Products of two square matrices, again and again: the densest stream of multiply-adds there is.
+    """Products of two square matrices, again and again.
 
     Args:
         size: Rows and columns.
@@ -32,14 +68,19 @@ class Product:
             torch.mm(self.a, self.b, out=self.out)
 
 
-def best_product(dtype: torch.dtype = torch.float32, quick: bool = False) -> tuple[Product, float]:
-    """The size at which the machine multiplies fastest, and its operations per second (best of three)."""
-    found = []
-    for size in SIZES[: 1 if quick else None]:
-        product = Product(size, dtype, 0 if quick else TURN)
-        product()  # the library's own preparations
-        found.append((product, product.operations / min(seconds(product) for _ in range(3))))
-    return max(found, key=lambda pair: pair[1])
+def peak(quick: bool = False) -> float:
+    """Float32 operations per second that the machine can compute, at best of five."""
+    return _rate(MultiplyAdds(0 if quick else TURN))
+
+
+def best_product(dtype: torch.dtype, quick: bool = False) -> float:
+    """Operations per second of matrix products of the size that is fastest, at best of five."""
+    return max(_rate(Product(size, dtype, 0 if quick else TURN)) for size in SIZES[: 1 if quick else None])
+
+
+def _rate(work: MultiplyAdds | Product) -> float:
+    work()  # the library's own preparations
+    return work.operations / min(seconds(work) for _ in range(5))
 
 
 def bytes_per_second(quick: bool = False) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.machine import best_product
+from benchmarks.machine import peak
 from benchmarks.measure import Row, alternate, faster
 from granprune.counting import count
 from granprune.criteria import SNIP
@@ -82,7 +82,7 @@ def _row(
     pairs = pairs.scaled(1, wanted.images / wanted.single)
     passes = PASSES[granularity.on_weight]
     operations = passes * 2 * wanted.images * count(model, shape).dense_macs
-    floor = operations / best_product(quick=quick)[1]
+    floor = operations / peak(quick)
     kind = type(granularity).__name__.lower()
     note = (
         f"the rival scores {wanted.single} of {wanted.images} images, its time is scaled; floor: {passes} x "

@@ -1,5 +1,6 @@
 """Steps of a real run in turns with a rival: `granprune fit` pauses while the rival has its turn."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Size:
         repeats: Turns of each rival.
         warmup: Steps before the first turn.
         images: Of the training set.
+        pause: Seconds between the rival's turn and ours, for what it still does in other processes.
     """
 
     batch: int = 128
@@ -38,6 +40,7 @@ class Size:
     repeats: int = 15
     warmup: int = 5
     images: int = 50_000
+    pause: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -86,6 +89,7 @@ class Turns:
         else:
             self.pairs.ours.append(self.clock() - self._started)
             self.pairs.rival.append(seconds(self.rival, self.clock))
+        time.sleep(self.size.pause)
         self._started = self.clock()
 
 

@@ -54,8 +54,8 @@ def engine(instructions: str) -> ctypes.CDLL:
     return library
 
 
-def build(instructions: str, extra: tuple[str, ...] = ()) -> Path:
-    """The path of the compiled engine; compiles it unless the cache has it.
+def build(instructions: str, extra: tuple[str, ...] = (), source: Path = SOURCE) -> Path:
+    """The path of a compiled source, the engine's if none is given; compiles it unless the cache has it.
 
     The key is the source, the flags and the compiler's version: a change of any of them is a new file.
     The cache is `$GRANPRUNE_CACHE`, or the user's cache folder.
@@ -63,12 +63,12 @@ def build(instructions: str, extra: tuple[str, ...] = ()) -> Path:
     compiler = find_compiler()
     flags = [*FLAGS, *LEVELS[instructions], *extra]
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    key = hashlib.sha256("\n".join([SOURCE.read_text(), version, *compiler, *flags]).encode()).hexdigest()
+    key = hashlib.sha256("\n".join([source.read_text(), version, *compiler, *flags]).encode()).hexdigest()
     folder = Path(os.environ.get("GRANPRUNE_CACHE") or platformdirs.user_cache_dir("granprune"))
-    library = folder / f"engine-{key[:16]}.so"
+    library = folder / f"{source.stem}-{key[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _compile([*compiler, *flags], library)
+        _compile([*compiler, *flags, str(source)], library)
     return library
 
 
@@ -91,7 +91,7 @@ def _compile(command: list[str], library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         output = Path(folder) / library.name
         done = subprocess.run(
-            [*command, str(SOURCE), "-o", str(output)], capture_output=True, text=True, check=False
+            [*command, "-o", str(output)], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["no message"])[0]

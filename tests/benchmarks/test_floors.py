@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.dimensionality import _products
-from benchmarks.machine import Product, best_product, bytes_per_second, step_operations
+from benchmarks.machine import MultiplyAdds, Product, best_product, bytes_per_second, peak, step_operations
 
 
 def test_a_step_is_three_forward_passes_of_multiply_adds():
@@ -22,9 +22,17 @@ def test_a_turn_of_products_counts_its_work():
     assert Product(4, torch.bfloat16, work=0).times == 1
 
 
+def test_bare_multiply_adds_count_those_of_all_threads():
+    bare = MultiplyAdds(work=1e6)
+    assert bare.threads == torch.get_num_threads()
+    assert 1e6 <= bare.operations < 1.01e6 and bare.operations % bare.threads == 0
+    # Twelve sums, 0 to 11 at first, become s / 2 + 1/2 each time, which brings all of them to one.
+    assert [bare._run(times) for times in (0, 1, 2, 100)] == [66, 39, 25.5, 12]
+
+
 def test_the_machine_does_something():
-    product, rate = best_product(quick=True)
-    assert product.times == 1 and rate > 0
+    assert peak(quick=True) > 0
+    assert best_product(torch.bfloat16, quick=True) > 0
     assert bytes_per_second(quick=True) > 0
 
 

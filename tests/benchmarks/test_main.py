@@ -80,9 +80,11 @@ def test_a_benchmark_that_cannot_run_says_so_in_one_line(capsys, monkeypatch):
         raise UserError("no such thing")
 
     monkeypatch.setattr(command, "in_process", lambda benchmark, quick: benchmark(quick))
-    monkeypatch.setattr(command, "BENCHMARKS", {"a": broken})
+    monkeypatch.setattr(command, "BENCHMARKS", {"a": broken, "b": lambda quick: [FASTER]})
     assert command.main([]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "benchmarks: error: a: no such thing"
+    said = capsys.readouterr()
+    assert said.err.splitlines()[1:] == ["benchmarks: error: a: no such thing", "measuring b ..."]
+    assert "yes" in said.out  # the other one's row
 
 
 def test_the_table_shows_bounds_and_notes():

@@ -1,3 +1,5 @@
+import time
+
 from benchmarks.measure import Pairs
 from benchmarks.trainer_turns import Size, Turns, turns_with
 
@@ -16,6 +18,16 @@ def test_a_stretch_is_what_lies_between_two_turns_of_the_rival():
         now[0] += step
     assert turns.pairs == Pairs(ours=[1 + 2, 3 + 4, 5 + 6], rival=[100, 100, 100])
     assert turns_taken == [50, 153, 260, 371]  # once more, before the first stretch, to warm up
+
+
+def test_a_pause_belongs_to_neither(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    turns = Turns(Size(stretch=1, repeats=2, warmup=0, pause=9), lambda *unused: lambda: None, lambda: now[0])
+    for step in (1, 2, 3):
+        turns.at_batch_start(None, None)
+        now[0] += step
+    assert turns.pairs == Pairs(ours=[1, 2], rival=[0, 0])
 
 
 def test_a_run_is_as_long_as_its_turns():
