@@ -1,6 +1,7 @@
 """What this machine can do at best, measured in this process: multiply-adds and bytes per second."""
 
 import ctypes
+import math
 from pathlib import Path
 from threading import Thread
 
@@ -36,7 +37,7 @@ class MultiplyAdds:
         self._run = library.multiply_adds
         self._run.argtypes, self._run.restype = [ctypes.c_long], ctypes.c_float
         self.threads = torch.get_num_threads()
-        self.times = max(1, round(work / library.operations() / self.threads))
+        self.times = max(1, math.ceil(work / library.operations() / self.threads))
         self.operations = library.operations() * self.times * self.threads
 
     def __call__(self) -> None:

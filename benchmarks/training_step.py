@@ -9,7 +9,8 @@ from benchmarks.machine import best_product, peak, step_operations
 from benchmarks.measure import Row, faster
 from benchmarks.plain_loop import PlainLoop
 from benchmarks.trainer_turns import size, turns_with
-from granprune.classifier import Classifier
+from granprune.classifier import Classifier, cpu_has_bfloat16
+from granprune.errors import UserError
 
 
 def float32(quick: bool) -> list[Row]:
@@ -20,7 +21,13 @@ def float32(quick: bool) -> list[Row]:
 
 
 def bfloat16(quick: bool) -> list[Row]:
-    """Ours in bfloat16 where autocasting allows it; the plain loop stays in float32."""
+    """Ours in bfloat16 where autocasting allows it; the plain loop stays in float32.
+
+    Raises:
+        UserError: This CPU would only emulate it, which takes hours and says nothing.
+    """
+    if not quick and not cpu_has_bfloat16():
+        raise UserError("this CPU has no bfloat16 instructions, so there is nothing to measure")
     rate = best_product(torch.bfloat16, quick)
     unit = f"{rate / 1e9:.0f} GFLOP/s, the best bfloat16 matrix product"
     return [_row("step-bfloat16", quick, "bf16-mixed", rate, unit, at_least=2.8)]

@@ -1,5 +1,6 @@
 """The LightningModule: a masked network, its loss, its accuracy and its optimizer."""
 
+import logging
 import math
 from typing import Any
 
@@ -23,6 +24,8 @@ from granprune.masking import MaskedModel, evaluating, is_mask
 from granprune.models.base import Prunable
 from granprune.schedule import Never, Schedule
 from granprune.shrink import Shrunk, can_shrink
+
+log = logging.getLogger(__name__)
 
 
 class Classifier(LightningModule):
@@ -68,6 +71,13 @@ class Classifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         self.check_shapes(self.trainer.datamodule)  # type: ignore[attr-defined]
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        if on_cpu and str(self.trainer.precision).startswith("bf16") and not cpu_has_bfloat16():
+            log.warning(
+                "this CPU has no bfloat16 instructions: trainer.precision %s is many times slower here than "
+                "32-true",
+                self.trainer.precision,
+            )
 
     def check_shapes(self, data: ImageDataModule) -> None:
         """Refuse images or labels that the network cannot take, before any training.
@@ -194,6 +204,11 @@ class Classifier(LightningModule):
         for split in self.splits.values():
             self.log_dict(split.compute(), add_dataloader_idx=False)
         self.splits = {}
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether convolutions in bfloat16 are fast on this CPU, or only possible."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class Split(nn.Module):

@@ -88,7 +88,7 @@ class ConvView(_View):
     """The kept kernels of a convolution without bias."""
 
     def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, H / stride, W / stride)
-        return F.conv2d(x, self.weight, None, self.layer.stride, self.layer.padding)
+        return self.layer._conv_forward(x, self.weight, None)
 
 
 class LinearView(_View):

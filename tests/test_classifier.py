@@ -1,11 +1,12 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch.nn import functional as F
 
-from granprune.classifier import Classifier, Split
+from granprune.classifier import Classifier, Split, cpu_has_bfloat16
 from granprune.data import ImageDataModule
 from granprune.errors import UserError
 from granprune.granularity import Nodes, Weights
@@ -30,8 +31,9 @@ class Twenty(ImageDataModule):
         }
 
 
-def trainer():
+def trainer(**options):
     return Trainer(
+        **options,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -171,6 +173,23 @@ def test_setup_refuses_what_does_not_fit(mlp, convnet):
     check(convnet, r"ToyConvNet cannot take images of shape \(1, 2, 2\)")
     check(type(mlp)(), r"ToyMLP puts out shape \(1, 2\) for one image; expected \(1, 3\)", num_classes=3)
     check(type(mlp)(), "model.top_k is 3, but there are 2 classes", top_k=3)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_cpu_without_bfloat16_says_so(precision, fast, mlp, caplog, monkeypatch):
+    monkeypatch.setattr("granprune.classifier.cpu_has_bfloat16", lambda: fast)
+    module = Classifier(mlp, Weights())
+    trainer(precision=precision).validate(module, datamodule=Twenty(batch_size=3), verbose=False)
+    said = [record.getMessage() for record in caplog.records if record.name == "granprune.classifier"]
+    slow = "this CPU has no bfloat16 instructions: trainer.precision bf16-mixed is many times slower here"
+    assert [message[: len(slow)] for message in said] == ([slow] if precision != "32-true" and not fast else [])
+
+
+def test_what_the_cpu_can_do_is_asked_of_onednn():
+    features = Path("/proc/cpuinfo").read_text()
+    if "avx2" in features:  # x86: it needs AVX-512 at least
+        assert cpu_has_bfloat16() == ("avx512bw" in features)
 
 
 def test_masks_and_sums_stay_out_of_ddp(mlp):

@@ -1,5 +1,6 @@
 """Physically smaller networks: pruned channels and nodes are cut out, the output stays the same."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -116,8 +117,8 @@ class Copies:
         self.fold = fold
 
     def conv(self, conv: Any, norm: Any, inputs: Tensor, outputs: Tensor) -> nn.Module:
-        size = conv.kernel_size[0]
-        small = nn.Conv2d(len(inputs), len(outputs), size, conv.stride[0], padding=size // 2, bias=False)
+        small = copy.deepcopy(conv)
+        small.in_channels, small.out_channels = len(inputs), len(outputs)
         small.weight.data = conv.weight.detach()[outputs][:, inputs].clone()
         small_norm = self.norm(norm, outputs)
         if self.fold:

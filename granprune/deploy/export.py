@@ -85,4 +85,7 @@ def export_onnx(model: MaskedModel, image: Tensor, path: Path) -> None:
     # Two images: a batch of one would be taken for a constant.
     example = image.expand(2, *image.shape[1:])
     batch = {0: torch.export.Dim("batch")}
-    torch.onnx.export(network, (example,), path, dynamo=True, dynamic_shapes=(batch,), external_data=False)
+    with torch.no_grad():
+        torch.onnx.export(
+            network, (example,), path, dynamo=True, dynamic_shapes=(batch,), external_data=False
+        )

@@ -1,5 +1,6 @@
 """ResNet-20 for 32x32 images (He et al., 2016), with 1x1 convolution shortcuts."""
 
+import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
@@ -9,6 +10,26 @@ from granprune.models.base import Prunable, PrunableLayer
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     """A 3x3 convolution without bias that keeps the image's size, or divides it by the stride."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+class Shortcut(nn.Conv2d):
+    """A 1x1 convolution without bias, which may have a stride.
+
+    On CPUs the gradient of a strided one with fewer inputs than a vector has lanes, as kept channels may be,
+    writes past oneDNN's workspace (github.com/uxlfoundation/oneDNN/issues/6035): wrong gradients, or
+    a crash. There it reads the pixels of the stride itself.
+    """
+
+    LANES = 16
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 1, stride, bias=False)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.is_cpu and torch.is_grad_enabled() and weight.shape[1] < self.LANES:
+            rows, columns = self.stride
+            return nn.functional.conv2d(x[:, :, ::rows, ::columns], weight, bias)
+        return super()._conv_forward(x, weight, bias)
 
 
 class BasicBlock(nn.Module):
@@ -24,9 +45,7 @@ class BasicBlock(nn.Module):
         self.act2 = nn.ReLU(inplace=True)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(Shortcut(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, in, H, W) -> (B, out, H / stride, W / stride)
         y = self.act1(self.bn1(self.conv1(x)))

@@ -43,6 +43,12 @@ def test_a_benchmark_measures_what_it_is_named_after(name, process):
         assert row.note.endswith("reached")
 
 
+def test_bfloat16_is_measured_only_where_there_is_some(monkeypatch):
+    monkeypatch.setattr("benchmarks.training_step.cpu_has_bfloat16", lambda: False)
+    with pytest.raises(UserError, match="this CPU has no bfloat16 instructions"):
+        command.BENCHMARKS["step-bfloat16"](False)
+
+
 def test_the_command_runs_in_another_process_and_writes_rows(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "BENCHMARKS", {"here": _rows_of_another_process})
     assert command.main(["here", "--quick", "--json", str(tmp_path / "rows.json")]) == 0

@@ -5,6 +5,7 @@ from torch import nn
 from granprune.granularity import Channels, Kernels, Weights
 from granprune.masking import MaskedModel
 from granprune.models import ResNet20
+from granprune.models.resnet import Shortcut
 
 COMPONENTS = {
     Weights: [432] + 6 * [2_304] + [4_608] + 5 * [9_216] + [18_432] + 5 * [36_864],
@@ -67,3 +68,24 @@ def test_initialization_is_xavier_normal_and_seeded():
     torch.manual_seed(3)
     again = ResNet20().state_dict()
     assert all(torch.equal(value, again[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("inputs", [1, 4, 6, 8, 15, 16])
+def test_gradients_of_narrow_shortcuts(inputs):
+    """Against the product of pixels that a stride of two reads, in double precision.
+
+    With channels last and fewer inputs than a vector's lanes, oneDNN's own strided ones are wrong or crash.
+    """
+    shortcut = Shortcut(inputs, 2 * inputs, 2)
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(32, inputs, 32, 32, generator=generator)
+        x = x.to(memory_format=torch.channels_last).requires_grad_()
+        y = shortcut(x)
+        upstream = torch.randn(y.shape, generator=generator)
+        (gradient,) = torch.autograd.grad(y, shortcut.weight, upstream)
+        read = x.detach()[:, :, ::2, ::2].double()
+        wanted = torch.einsum("bohw,bihw->oi", upstream.double(), read)
+        assert torch.allclose(gradient[:, :, 0, 0].double(), wanted, rtol=1e-4, atol=1e-3)
+        with torch.no_grad():
+            assert torch.allclose(shortcut(x), y, atol=1e-5)
