@@ -20,7 +20,8 @@ def gallery(
 ) -> dict[str, Figure]:
     """Draw every task: accuracy over density and costs, the advantage, and granularities side by side.
 
-    With many sizes of a component the advantage is drawn over them; with measured latencies, accuracy.
+    Without random pruning there is no advantage to draw. With many sizes of a component it is drawn over
+    them; with measured latencies, accuracy is drawn over those.
 
     Args:
         table: All runs.
@@ -41,11 +42,17 @@ def gallery(
             drawn[f"accuracy-over-{axis.lower()}-{slug}"] = figures.accuracy_figure(
                 task, granularities, axis, dense.value if dense else None, below
             )
-        drawn[f"advantage-{slug}"] = figures.advantage_figure(task, granularities, below)
-        drawn[f"matched-{slug}"] = figures.matched_figure(task, granularities, below)
+        if any(_compares(curves) for curves in granularities.values()):
+            drawn[f"advantage-{slug}"] = figures.advantage_figure(task, granularities, below)
+            drawn[f"matched-{slug}"] = figures.matched_figure(task, granularities, below)
         if panels := continuum(granularities):
             drawn[f"continuum-{slug}"] = continuum_figure(task, panels, below)
     return drawn | (_frontiers(bench, note) if bench else {})
+
+
+def _compares(curves: Sequence[Curve]) -> bool:
+    """Whether there is random pruning and something to compare with it."""
+    return len({curve.baseline for curve in curves}) == 2
 
 
 def _frontiers(bench: Bench, note: str | None) -> dict[str, Figure]:

@@ -16,6 +16,13 @@ def test_figures_of_every_task(toy) -> None:
     ]
 
 
+def test_without_random_pruning_there_is_nothing_to_compare_with(toy) -> None:
+    clever = toy[toy["criterion"] != "Random"]
+    assert list(gallery(clever, curves(clever))) == [f"{name}-toy-net" for name in NAMES[:3]]
+    random = toy[toy["criterion"] == "Random"]
+    assert list(gallery(random, curves(random))) == [f"{name}-toy-net" for name in NAMES[:3]]
+
+
 def test_every_figure_says_what_became_of_its_images(toy, tmp_path) -> None:
     bench = find_bench([str(write_bench(tmp_path, {"data": "lossy JPEG pixels"}))])
     other = toy.assign(task="Other")
