@@ -28,7 +28,7 @@ class Subject:
         name: What rows about it are called.
         model: The network with its masks.
         images: (N, C, H, W) as many as the largest batch.
-        criterion: How it was pruned.
+        criterion: How it was pruned, and over which scope.
         task: What it was trained on; None if it was not.
         run: The run's name.
         accuracy: On the test images, 0 to 1; None for an untrained network.
@@ -84,12 +84,14 @@ def of_run(run: str, images: int, data_dir: str | None = None) -> Subject:
     arguments(model.network)  # refuses others
     data.prepare_data()
     data.setup("test")
-    about = f"{result['granularity']} {result['final_density']:.3g} {result['criterion']}"
+    random = result["criterion"] == "Random"
+    method = "Random" if random else f"{result['criterion']}, {result['scope']}"
+    about = f"{result['granularity']} {result['final_density']:.3g} {method}"
     return Subject(
         name=f"{about} seed {result['seed']}",
         model=model,
         images=_first(data.test_dataloader(), images),
-        criterion=result["criterion"],
+        criterion=method,
         task=result["task"],
         run=result["name"],
         accuracy=result["test_accuracy"],

@@ -45,11 +45,13 @@ def test_unknown_names_are_refused(network, granularity, message):
         random_subjects(network, granularity, [0.5], 1)
 
 
-def test_a_run_brings_its_accuracy_and_test_images(masked, monkeypatch):
+@pytest.mark.parametrize(("criterion", "method"), [("SNIP", "SNIP, Global"), ("Random", "Random")])
+def test_a_run_brings_its_accuracy_and_test_images(criterion, method, masked, monkeypatch):
     result = {
         "granularity": "Weights",
         "final_density": 0.4,
-        "criterion": "SNIP",
+        "criterion": criterion,
+        "scope": "Global",
         "seed": 3,
         "task": "Digits",
         "name": "a-run",
@@ -59,7 +61,8 @@ def test_a_run_brings_its_accuracy_and_test_images(masked, monkeypatch):
     monkeypatch.setattr(subjects, "read_result", lambda run: result)
     monkeypatch.setattr(subjects, "restore", lambda run, data_dir: (model, Digits(batch_size=32)))
     subject = of_run("a-run", 500)
-    assert (subject.name, subject.accuracy, subject.criterion) == ("Weights 0.4 SNIP seed 3", 0.9, "SNIP")
+    found = subject.name, subject.accuracy, subject.criterion
+    assert found == (f"Weights 0.4 {method} seed 3", 0.9, method)
     data = Digits(batch_size=500)
     data.setup()
     images = data.test_dataloader().split.batch(torch.arange(357))[0]
