@@ -2,7 +2,7 @@
 
 import statistics
 
-from benchmarks.machine import MultiplyAdds, TURN, step_operations
+from benchmarks.machine import TURN, MultiplyAdds, step_operations
 from benchmarks.measure import Row, share
 from benchmarks.trainer_turns import size, turns_with
 

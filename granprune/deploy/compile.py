@@ -90,9 +90,7 @@ def _compile(command: list[str], library: Path) -> None:
     # Written aside and renamed, so that a second process never loads half a file.
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         output = Path(folder) / library.name
-        done = subprocess.run(
-            [*command, "-o", str(output)], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["no message"])[0]
             raise CompilerMissing(f"{command[0]} cannot compile the sparse engine: {reason}")
