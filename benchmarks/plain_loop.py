@@ -98,6 +98,19 @@ class PlainLoop:
             self.running_loss += loss.item()
 
 
+_loops: list[PlainLoop] = []  # of this process
+
+
+def prepare(images: Tensor, labels: Tensor, batch: int, steps: int) -> None:
+    """Make the loop whose turns `turn` runs in this process; arguments as for `PlainLoop`."""
+    _loops[:] = [PlainLoop(images, labels, batch, steps)]
+
+
+def turn() -> None:
+    """One turn of the loop that `prepare` made."""
+    _loops[0]()
+
+
 def _forever(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
     for epoch in repeat(loader):
         yield from epoch

@@ -26,9 +26,11 @@ Prepare = Callable[[Trainer, Classifier], Work]  # from a running trainer to one
 class Size:
     """How much to measure.
 
+    A turn is played twice, and the second time counts: after the rival's turn caches and memory are cold.
+
     Args:
         batch: Images of one step.
-        stretch: Steps of one turn.
+        stretch: Steps of one turn, each time.
         repeats: Turns of each rival.
         warmup: Steps before the first turn.
         images: Of the training set.
@@ -37,7 +39,7 @@ class Size:
 
     batch: int = 128
     stretch: int = 5
-    repeats: int = 15
+    repeats: int = 9
     warmup: int = 5
     images: int = 50_000
     pause: float = 0.0
@@ -45,7 +47,7 @@ class Size:
     @property
     def steps(self) -> int:
         """Of the whole run: the last turn ends when one more step begins."""
-        return self.warmup + self.repeats * self.stretch + 1
+        return self.warmup + self.repeats * 2 * self.stretch + 1
 
 
 QUICK = Size(batch=8, stretch=1, repeats=2, warmup=1, images=64)
@@ -64,7 +66,7 @@ class Turns:
 
     Args:
         size: How much to measure.
-        prepare: Makes the rival, after the warm-up; its first turn is not timed.
+        prepare: Makes the rival, after the warm-up.
         clock: Tells the time in seconds.
     """
 
@@ -81,16 +83,16 @@ class Turns:
         """To be called at the start of every step."""
         self._calls += 1
         measured = self._calls - self.size.warmup
-        if measured < 0 or measured % self.size.stretch:
-            return
+        turn, step = divmod(measured, 2 * self.size.stretch)
         if measured == 0:
             self.rival = self.prepare(trainer, module)
-            self.rival()
-        else:
+        elif turn > 0 and step == 0:
             self.pairs.ours.append(self.clock() - self._started)
+            self.rival()
             self.pairs.rival.append(seconds(self.rival, self.clock))
-        time.sleep(self.size.pause)
-        self._started = self.clock()
+            time.sleep(self.size.pause)
+        elif step == self.size.stretch:
+            self._started = self.clock()
 
 
 def turns_with(prepare: Prepare, size: Size, **options: Any) -> Pairs:

@@ -1,14 +1,16 @@
 """A training step of a run, with all that a run does beside it, against the plain loop."""
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import torch
 from lightning.pytorch import Trainer
 
 from benchmarks.machine import best_product, peak, step_operations
 from benchmarks.measure import Row, faster
-from benchmarks.plain_loop import PlainLoop
-from benchmarks.trainer_turns import size, turns_with
+from benchmarks.plain_loop import prepare, turn
+from benchmarks.trainer_turns import Work, size, turns_with
 from granprune.classifier import Classifier, cpu_has_bfloat16
 from granprune.errors import UserError
 
@@ -37,12 +39,17 @@ def _row(name: str, quick: bool, precision: str, rate: float, unit: str, at_leas
     # Turns long enough that the batches which the rival's workers have in store hardly count; then a
     # pause, in which they fill it again: in our turn they would take the cores away.
     wanted = size(quick) if quick else replace(size(quick), stretch=20, repeats=9, pause=1.0)
+    # A process of its own: ours has settings of the memory allocator that a plain loop would not have.
+    with ProcessPoolExecutor(
+        1, get_context("spawn"), torch.set_num_threads, (torch.get_num_threads(),)
+    ) as own:
 
-    def plain_loop(trainer: Trainer, module: Classifier) -> PlainLoop:
-        train = trainer.train_dataloader.split  # type: ignore[union-attr]
-        return PlainLoop(train.images, train.labels, wanted.batch, wanted.stretch)
+        def plain_loop(trainer: Trainer, module: Classifier) -> Work:
+            train = trainer.train_dataloader.split  # type: ignore[union-attr]
+            own.submit(prepare, train.images, train.labels, wanted.batch, wanted.stretch).result()
+            return lambda: own.submit(turn).result()
 
-    stretches = turns_with(plain_loop, wanted, trainer__precision=precision)
+        stretches = turns_with(plain_loop, wanted, trainer__precision=precision)
     pairs = stretches.scaled(1000 / wanted.stretch, 1000 / wanted.stretch)
     operations = step_operations(wanted.batch)
     note = f"floor: 3 x forward = {operations / 1e9:.1f} GFLOP at {unit}"

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from granprune.allocator import keep_freed_memory
 from granprune.data import ImageDataModule
 from granprune.distributed import broadcast
 from granprune.errors import UserError
@@ -72,6 +73,8 @@ class Classifier(LightningModule):
     def setup(self, stage: str) -> None:
         self.check_shapes(self.trainer.datamodule)  # type: ignore[attr-defined]
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        if on_cpu and stage == "fit":
+            keep_freed_memory()
         if on_cpu and str(self.trainer.precision).startswith("bf16") and not cpu_has_bfloat16():
             log.warning(
                 "this CPU has no bfloat16 instructions: trainer.precision %s is many times slower here than "

@@ -23,10 +23,12 @@
 #include <utility>
 #include <vector>
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512F__)
 #define WIDEST 16
-#elif defined(__AVX__)
+#elif defined(__AVX2__)
 #define WIDEST 8
 #else
 #define WIDEST 4
@@ -341,24 +343,48 @@ inline float dot_row(const float* w, const uint16_t* index, int count, const flo
   return sum;
 }
 
+#if defined(__AVX2__)
+// For each byte of bits and each of its lanes: which packed weight belongs there, or a negative number.
+struct Places {
+  int8_t of[256][8] = {};
+  constexpr Places() {
+    for (int bits = 0; bits < 256; bits++)
+      for (int lane = 0, next = 0; lane < 8; lane++) of[bits][lane] = bits >> lane & 1 ? next++ : -1;
+  }
+};
+constexpr Places places;
+
+// Packed weights in their lanes, zero in the others.
+inline vec<8> expand(const float* w, uint32_t bits) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(places.of[bits]));
+  const __m256i place = _mm256_cvtepi8_epi32(bytes);
+  const __m256 packed = _mm256_permutevar8x32_ps(_mm256_loadu_ps(w), place);
+  return _mm256_blendv_ps(packed, _mm256_setzero_ps(), _mm256_castsi256_ps(place));
+}
+#else
+inline vec<4> expand(const float* w, uint32_t bits) {
+  vec<4> weights = {};
+  for (int lane = 0; lane < 4; lane++)
+    if (bits >> lane & 1) weights[lane] = *w++;
+  return weights;
+}
+#endif
+
 // One bit a weight says whether it is kept; kept weights are packed. `x` is padded to whole groups of 16.
 inline float dot_bits(const float* w, const uint16_t* bits, int groups, const float* x) {
-#if defined(__AVX512F__)
-  __m512 even = _mm512_setzero_ps(), odd = even;
-  for (int g = 0; g < groups; g += 2) {
-    even = _mm512_fmadd_ps(_mm512_maskz_expand_ps(bits[g], _mm512_loadu_ps(w)), _mm512_loadu_ps(x + 16 * g), even);
-    w += __builtin_popcount(bits[g]);
-    if (g + 1 == groups) break;
-    odd = _mm512_fmadd_ps(_mm512_maskz_expand_ps(bits[g + 1], _mm512_loadu_ps(w)), _mm512_loadu_ps(x + 16 * g + 16), odd);
-    w += __builtin_popcount(bits[g + 1]);
-  }
-  return _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
-#else
-  float sum = 0;
+  constexpr int V = WIDEST < 8 ? WIDEST : 8;  // in vectors of 16 it takes longer
+  vec<V> sums[2] = {};
   for (int g = 0; g < groups; g++)
-    for (unsigned rest = bits[g]; rest; rest &= rest - 1) sum += *w++ * x[16 * g + __builtin_ctz(rest)];
-  return sum;
-#endif
+#pragma GCC unroll 4
+    for (int part = 0; part < 16; part += V) {
+      const uint32_t kept = bits[g] >> part & ((1u << V) - 1);
+      sums[part / V % 2] += expand(w, kept) * load<V>(x + 16 * g + part);
+      w += __builtin_popcount(kept);
+    }
+  const vec<V> sum = sums[0] + sums[1];
+  float total = 0;
+  for (int i = 0; i < V; i++) total += sum[i];
+  return total;
 }
 
 inline float dot(const float* w, int count, const float* x) {

@@ -152,7 +152,7 @@ class Stored:
                     value.copy_(self._tensor(key))
                 else:
                     value.zero_()[mask] = self._tensor(key)[:-SPARE]
-        return model.eval()
+        return model.eval().to(memory_format=torch.channels_last)  # as runs have it
 
     def _mask(self, name: str) -> Tensor:
         shape = self._shapes[name][0]

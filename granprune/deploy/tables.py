@@ -134,10 +134,10 @@ def vector_table(view: View, lanes: int) -> Table:
     weight = view.weight
     kept = weight.kept[:, :, 0, 0]
     density = kept.mean() if kept.size else 0
-    if density > (0.8 if lanes == 16 else 0.5):
+    if density > (0.8 if lanes >= 8 else 0.5):
         kept[:] = True
         return Table("MATRIX", _rows(kept), view.outputs, weight.dense().reshape(-1), _NONE)
-    if lanes == 16 and density > 0.33:
+    if lanes >= 8 and density > 0.3:
         bits = np.packbits(np.pad(kept, ((0, 0), (0, -kept.shape[1] % 16))), axis=1, bitorder="little")
         return Table("BITS", _rows(kept), view.outputs, weight.padded, np.ascontiguousarray(bits.view("<u2")))
     inputs = np.broadcast_to(np.arange(kept.shape[1], dtype="<u2"), kept.shape)

@@ -15,9 +15,9 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 class Shortcut(nn.Conv2d):
     """A 1x1 convolution without bias, which may have a stride.
 
-    On CPUs the gradient of a strided one with fewer inputs than a vector has lanes, as kept channels may be,
-    writes past oneDNN's workspace (github.com/uxlfoundation/oneDNN/issues/6035): wrong gradients, or
-    a crash. There it reads the pixels of the stride itself.
+    On CPUs the gradient of a strided, channels-last one with fewer inputs than a vector has lanes, as kept
+    channels may be, writes past oneDNN's workspace (github.com/uxlfoundation/oneDNN/issues/6035): wrong
+    gradients, or a crash. There it reads the pixels of the stride itself.
     """
 
     LANES = 16
@@ -26,7 +26,8 @@ class Shortcut(nn.Conv2d):
         super().__init__(inputs, outputs, 1, stride, bias=False)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.is_cpu and torch.is_grad_enabled() and weight.shape[1] < self.LANES:
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        if x.is_cpu and channels_last and torch.is_grad_enabled() and weight.shape[1] < self.LANES:
             rows, columns = self.stride
             return nn.functional.conv2d(x[:, :, ::rows, ::columns], weight, bias)
         return super()._conv_forward(x, weight, bias)

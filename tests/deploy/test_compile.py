@@ -37,16 +37,17 @@ print("clean")
 
 
 def test_built_once_and_keyed_on_source_and_flags(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRANPRUNE_CACHE", str(tmp_path))
-    library = build("portable", ("-O0",))
+    cache, source = tmp_path / "cache", tmp_path / "engine.cpp"
+    monkeypatch.setenv("GRANPRUNE_CACHE", str(cache))
+    source.write_text("int one() { return 1; }")
+    library = build("portable", source=source)
     written = library.stat().st_mtime_ns
-    assert build("portable", ("-O0",)) == library
+    assert build("portable", source=source) == library
     assert library.stat().st_mtime_ns == written
-    assert [path.name for path in tmp_path.iterdir()] == [library.name]
-    changed = tmp_path / "engine.cpp"
-    changed.write_text(compiling.SOURCE.read_text() + "\n// changed\n")
-    monkeypatch.setattr(compiling, "SOURCE", changed)
-    assert build("portable", ("-O0",)) != library
+    assert [path.name for path in cache.iterdir()] == [library.name]
+    assert build("portable", ("-O0",), source) != library
+    source.write_text("int one() { return 2; }")
+    assert build("portable", source=source) != library
 
 
 def test_level_is_one_of_the_known_ones():
@@ -67,9 +68,8 @@ def test_a_failing_compiler_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setenv("GRANPRUNE_CACHE", str(tmp_path / "cache"))
     broken = tmp_path / "broken.cpp"
     broken.write_text("int main( {")
-    monkeypatch.setattr(compiling, "SOURCE", broken)
     with pytest.raises(CompilerMissing, match="cannot compile the sparse engine") as caught:
-        build("portable")
+        build("portable", source=broken)
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "cache").iterdir()) == []
 

@@ -108,7 +108,8 @@ def test_without_a_compiler_the_masked_network_runs_and_says_so(stored, monkeypa
         network = load(folder)
     assert network.form == "masked dense"
     x = torch.randn(2, 3, 8, 8)
-    assert torch.equal(network(x), model(x))
+    with torch.no_grad():  # with gradients, narrow shortcuts take another way
+        assert torch.equal(network(x), model(x))
 
 
 MEASURE = """

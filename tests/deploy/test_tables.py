@@ -55,7 +55,8 @@ def test_vector_formats_by_density():
     row[0, :10] = 1
     half = vector_table(view(row), lanes=16)
     assert (half.kind, half.index.tolist()) == ("BITS", [[0b1111111111, 0b10]])
-    assert vector_table(view(row), lanes=8).kind == "MATRIX"
+    assert vector_table(view(row), lanes=8).kind == "BITS"
+    assert vector_table(view(row), lanes=4).kind == "MATRIX"
     assert vector_table(view(np.ones((1, 20, 1, 1))), lanes=16).kind == "MATRIX"
 
 

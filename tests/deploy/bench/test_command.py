@@ -15,7 +15,7 @@ def test_times_prints_and_writes(subject, here, few_engines, monkeypatch, tmp_pa
     assert [(row["threads"], row["batch"]) for row in rows[::4]] == [(1, 1), (1, 3), (2, 1), (2, 3)]
     printed = capsys.readouterr().out
     assert "best dense float32 engine: torch eager" in printed
-    assert printed.count("Weights 0.4: sparse engine") == 4
+    assert printed.count("Weights 0.4: ") == 4  # whichever of its forms was fastest
     assert json.loads((tmp_path / "bench.json").read_text())["rows"] == rows
     assert {path.name for path in tmp_path.iterdir()} == {
         "bench.csv",
