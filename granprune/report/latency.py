@@ -49,8 +49,9 @@ class Bench:
 
     @property
     def words(self) -> str:
-        """The machine in words."""
-        return f"{self.machine['processor']}, {self.machine['cores']} cores"
+        """The machine in words; processors of one name can have different instructions."""
+        about = self.machine
+        return f"{about['processor']} ({about['instructions']}), {about['cores']} cores"
 
     def fastest(self) -> list[list[str]]:
         """Columns `HEAD`: each pruned network's fastest float32 form, batch size and number of threads."""

@@ -155,7 +155,7 @@ def write_bench(folder: Path, *rows: dict[str, Any], processor: str = "A process
         **{"macs": 2_000_000, "variant": "pruned", "engine": "sparse engine", "precision": "float32"},
         **{"batch": 1, "threads": 1, "milliseconds": 3.0, "low": 2.5, "high": 4.0, "over_best_dense": 1.5},
     }
-    machine = {"processor": processor, "cores": 2}
+    machine = {"processor": processor, "instructions": "AVX2", "cores": 2}
     whole = {"machine": machine, "missing": [], "rows": [{**usual, **row} for row in rows]}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(whole))

@@ -54,4 +54,4 @@ def test_accuracy_over_measured_latency(toy, tmp_path) -> None:
     assert macs.get_xlabel() == "million multiply-accumulates an image"
     drawn = {line.get_label(): line.get_xydata().tolist() for line in latency.get_lines()}
     assert drawn == {"kernels": [[2.0, 80.0]], "weights": [[3.0, 90.0]]}
-    assert "on A processor, 2 cores" in figure.get_supxlabel()
+    assert "on A processor (AVX2), 2 cores" in figure.get_supxlabel()

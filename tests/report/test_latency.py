@@ -14,7 +14,7 @@ def test_found_in_folders_at_any_depth_and_beside_tables(tmp_path: Path) -> None
     write_bench(tmp_path / "kept", {"run": "b"})
     places = [str(tmp_path / "study"), str(tmp_path / "kept" / "runs.csv")]
     assert sorted(row["run"] for row in find_bench(places).rows) == ["a", "b"]
-    assert find_bench(places[:1]).words == "A processor, 2 cores"
+    assert find_bench(places[:1]).words == "A processor (AVX2), 2 cores"
 
 
 def test_without_any_there_is_none(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_the_fastest_form_of_each_network_in_words(tmp_path: Path) -> None:
 def test_latencies_of_several_machines_are_refused(tmp_path: Path) -> None:
     write_bench(tmp_path / "a", {})
     write_bench(tmp_path / "b", {}, processor="Another")
-    with pytest.raises(UserError, match="do not compare: A processor, 2 cores and Another, 2 cores"):
+    with pytest.raises(UserError, match="do not compare: A processor .AVX2., 2 cores and Another .AVX2., 2 cores"):
         find_bench([str(tmp_path)])
 
 

@@ -65,7 +65,7 @@ def test_content_has_latencies_and_dimensions(toy, tmp_path: Path) -> None:
     data = content(*parts(toy.assign(dimensions=2.5)), bench)
     (frontier,) = data["frontiers"]
     assert frontier["tasks"] == ["Toy Net"]
-    assert frontier["notes"][0].endswith("on A processor, 2 cores")
+    assert frontier["notes"][0].endswith("on A processor (AVX2), 2 cores")
     assert frontier["notes"][1:] == ["lossy JPEG pixels"]
     line = {"granularity": "Weights", "criterion": "Magnitude", "points": [(3.0, 90.0)]}
     assert frontier["panels"][1] == {"label": "milliseconds for 1 image, 1 thread", "lines": [line]}

@@ -56,7 +56,7 @@ def test_latencies_are_told(toy, tmp_path) -> None:
     bench = find_bench([str(write_bench(tmp_path, {}))])
     said = markdown(toy, found, {}, {}, bench).splitlines()
     start = said.index("## Latency")
-    assert said[start + 2] == "Measured on A processor, 2 cores."
+    assert said[start + 2] == "Measured on A processor (AVX2), 2 cores."
     assert said[-1].startswith(
         "| Weights 0.5 Magnitude seed 1 | Toy | 1 | 1 | sparse engine | 3.000 (2.500 to"
     )
