@@ -1,5 +1,6 @@
 """What a worker does: one run from its last checkpoint to its end, its output into its log file."""
 
+import gc
 import os
 import shlex
 import sys
@@ -102,6 +103,8 @@ def _fit(task: Task) -> int:
             return main(["fit", *task.words])
         except SystemExit as end:  # how a complete run is left
             return int(end.code or 0)
+        finally:
+            gc.collect()  # trainer and data refer to each other: they would stay, run after run
 
 
 def _failure(code: int, path: Path) -> Exception:

@@ -1,5 +1,6 @@
 import os
 import shlex
+import weakref
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def test_run_leaves_its_command_and_log(task: Task, monkeypatch) -> None:
     make(task)
     assert shlex.split((task.directory.path / "command.txt").read_text()) == ["granprune", "fit", "--a=b c"]
     assert (task.directory.path / "log.txt").read_text() == "what is wrong\n"
+
+
+def test_nothing_of_a_run_stays_in_the_worker(task: Task, monkeypatch) -> None:
+    kept = []
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.callbacks = [self]
+
+    def main(words: list[str]) -> int:
+        kept.append(weakref.ref(Trainer()))
+        return 0
+
+    monkeypatch.setattr(work, "main", main)
+    monkeypatch.setattr(os, "chdir", lambda folder: None)
+    make(task)
+    assert kept[0]() is None
 
 
 @pytest.mark.parametrize(
