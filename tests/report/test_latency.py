@@ -49,7 +49,7 @@ def test_the_fastest_form_of_each_network_in_words(tmp_path: Path) -> None:
 def test_latencies_of_several_machines_are_refused(tmp_path: Path) -> None:
     write_bench(tmp_path / "a", {})
     write_bench(tmp_path / "b", {}, processor="Another")
-    with pytest.raises(UserError, match="do not compare: A processor .AVX2., 2 cores and Another .AVX2., 2 cores"):
+    with pytest.raises(UserError, match="do not compare: A processor .* and Another "):
         find_bench([str(tmp_path)])
 
 
