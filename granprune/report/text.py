@@ -67,7 +67,7 @@ def escape(text: str) -> str:
 def trend_sentence(task: str, granularities: Sequence[str], trend: Trend) -> str:
     """The test of the advantage's fall from fine to coarse granularities, in a sentence."""
     if trend.p is None:
-        test = "one seed, so no test"
+        test = "one seed has a value for each, so no test"
     else:
         test = f"{trend.blocks} seeds, paired; p = {trend.p:.3g}, exact permutation test, one-sided"
     return (

@@ -28,7 +28,7 @@ def test_report_of_the_toy_study(toy) -> None:
 def test_one_seed_shows_values_without_intervals(toy) -> None:
     said = document(toy[toy["seed"] == 1], 80.0)
     assert "| Magnitude, Global (best) | 84.00 | 4.00 |" in said
-    assert "one seed, so no test" in said
+    assert "one seed has a value for each, so no test" in said
     assert "Toy Net, unpruned: 90.00 %." in said
     assert " to 8" not in said
 

@@ -80,7 +80,7 @@ def bench(options: BenchOptions, libraries: Libraries | None = None) -> list[Row
     Raises:
         UserError: There is nothing to time, or something that cannot be timed.
     """
-    console = Console(highlight=False, soft_wrap=True, width=120)
+    console = Console(highlight=False, soft_wrap=True, width=140)
     about, out = results.machine(), Path(options.out)
     table: list[Row] = []
     missing: dict[str, None] = {}
