@@ -2,7 +2,7 @@
 
     python -m benchmarks step-float32 snip --json figures.json
 
-Rivals take turns in the same process; medians are shown, and the quartiles of the paired ratios. Let
+Rivals take turns; medians are shown, and the quartiles of the paired ratios. Let
 nothing else run on the machine meanwhile.
 """
 

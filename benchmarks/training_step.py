@@ -36,9 +36,9 @@ def bfloat16(quick: bool) -> list[Row]:
 
 
 def _row(name: str, quick: bool, precision: str, rate: float, unit: str, at_least: float) -> Row:
-    # Turns long enough that the batches which the rival's workers have in store hardly count; then a
-    # pause, in which they fill it again: in our turn they would take the cores away.
-    wanted = size(quick) if quick else replace(size(quick), stretch=20, repeats=9, pause=1.0)
+    # In the stretch that does not count the rival uses up the four batches that its workers have in store;
+    # in the pause they make new ones, since in our turn they would take the cores away.
+    wanted = size(quick) if quick else replace(size(quick), pause=0.5)
     # A process of its own: ours has settings of the memory allocator that a plain loop would not have.
     with ProcessPoolExecutor(
         1, get_context("spawn"), torch.set_num_threads, (torch.get_num_threads(),)
