@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from granprune.batch_norm import batch_norm
 from granprune.deploy.compact import assemble
 from granprune.deploy.layers import ModelParts, layers_of
 from granprune.deploy.packed import Packed
@@ -112,7 +113,7 @@ class NormView(nn.Module):
         norm, rows = self.layer, self.rows
         mean, variance = norm.running_mean[rows], norm.running_var[rows]
         weight, bias = norm.weight[rows], norm.bias[rows]
-        y = F.batch_norm(x, mean, variance, weight, bias, True, norm.momentum, norm.eps)
+        y = batch_norm(x, mean, variance, weight, bias, norm.momentum, norm.eps)
         with torch.no_grad():
             norm.running_mean[rows], norm.running_var[rows] = mean, variance
             norm.num_batches_tracked += 1

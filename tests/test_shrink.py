@@ -25,7 +25,7 @@ def twins(network, granularity, density, seed):
     models = []
     for _ in range(2):
         torch.manual_seed(seed)
-        model = MaskedModel(network(), granularity()).double()
+        model = MaskedModel(network(), granularity()).to(torch.float64, memory_format=torch.channels_last)
         model.set_masks({name: torch.rand(mask.shape) < density for name, mask in model.masks.items()})
         models.append(model)
     models[1].stand_in = Shrunk(models[1]).forward

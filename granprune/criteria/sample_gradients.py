@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from granprune.errors import UserError
 from granprune.masking import MaskedModel, raw_weight
 
-CHUNK = 2**24  # numbers held at once while a layer's samples are multiplied out: 64 MiB
+CHUNK = 2**24  # numbers held at most while a layer's samples are multiplied out: 64 MiB
+GROUPS = 16  # samples of one convolution; more are slower where layers are wide
 
 
 @dataclass
@@ -45,18 +47,26 @@ class WeightGradients:
     def chunks(self) -> Iterator[Tensor]:
         """The samples' gradients in order, some at a time, (b, *mask.shape)."""
         weight = raw_weight(self.layer).detach()
-        samples = max(1, CHUNK // weight.numel())
-        for x, y in zip(self.inputs.split(samples), self.outputs.split(samples), strict=True):
-            yield self.model.granularity.total(_weight_gradients(self.layer, x, y) * weight)
+        for gradients in self._of_weight():
+            yield self.model.granularity.total(gradients * weight)
 
     def magnitudes(self, power: int = 1) -> Tensor:
         """Sum over samples of |gradient| ** power, of the mask's shape."""
         weight = raw_weight(self.layer).detach()
-        if isinstance(self.layer, nn.Linear) and self.model.granularity.total(weight).shape == weight.shape:
-            # |y x w| = |y| |x| |w|: the sum over samples is a matrix product.
-            y, x, w = (factor.abs().pow(power) for factor in (self.outputs, self.inputs, weight))
-            return (y.T @ x) * w
-        return torch.stack([chunk.abs().pow(power).sum(0) for chunk in self.chunks()]).sum(0)
+        mask = self.model.granularity.total(weight)
+        if mask.shape != weight.shape:
+            return sum((chunk.abs().pow(power).sum(0) for chunk in self.chunks()), torch.zeros_like(mask))
+        # A mask entry a weight, and |y x w| = |y x| |w|.
+        scale = weight.abs().pow(power)
+        if isinstance(self.layer, nn.Linear):  # |y x| = |y| |x|, of which the sum is a matrix product
+            return (self.outputs.abs().pow(power).T @ self.inputs.abs().pow(power)) * scale
+        return sum((g.abs().pow(power).sum(0) for g in self._of_weight()), torch.zeros_like(weight)) * scale
+
+    def _of_weight(self) -> Iterator[Tensor]:
+        """The samples' gradients of the weight, some at a time, (b, *weight.shape)."""
+        samples = min(GROUPS, max(1, CHUNK // raw_weight(self.layer).numel()))
+        for x, y in zip(self.inputs.split(samples), self.outputs.split(samples), strict=True):
+            yield _weight_gradients(self.layer, x, y)
 
 
 def mask_gradients(
@@ -111,7 +121,16 @@ def _weight_gradients(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return y[:, :, None] * x[:, None, :]
     assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
-    patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-    patches = patches.unflatten(1, (layer.groups, -1))  # (b, groups, in / groups * kh * kw, positions)
-    y = y.flatten(2).unflatten(1, (layer.groups, -1))  # (b, groups, out / groups, positions)
-    return (y @ patches.transpose(2, 3)).reshape(len(x), *layer.weight.shape)
+    samples, (rows, *others) = len(x), layer.weight.shape
+    # Samples side by side as channels, each in groups of its own.
+    x, y = (factor.reshape(1, -1, *factor.shape[2:]) for factor in (x, y))
+    gradients = conv2d_weight(
+        x,
+        (samples * rows, *others),
+        y,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        samples * layer.groups,
+    )
+    return gradients.unflatten(0, (samples, rows))

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from granprune.deploy.layers import Array, Layer, layers_of
@@ -68,19 +69,20 @@ def assemble(model: MaskedModel, layers: Sequence[Layer], builder: Builder) -> n
 class Align(nn.Module):
     """Channels of one feature map in the order of another one; zeros where there is no such channel."""
 
-    index: Tensor
-    present: Tensor
+    selection: Tensor  # (want, have, 1, 1), one where the channels are the same
 
     def __init__(self, have: Tensor, want: Tensor) -> None:
         super().__init__()
-        place = {int(channel): i for i, channel in enumerate(have)}
-        index = [place.get(int(channel), 0) for channel in want]
-        present = [float(int(channel) in place) for channel in want]
-        self.register_buffer("index", torch.tensor(index, dtype=torch.long))
-        self.register_buffer("present", torch.tensor(present)[:, None, None])
+        same = want[:, None] == have
+        self.register_buffer("selection", same.float()[:, :, None, None])
 
     def forward(self, x: Tensor) -> Tensor:  # (B, have, H, W) -> (B, want, H, W)
-        return x.index_select(1, self.index) * self.present
+        selection = self.selection.to(x.dtype)
+        if x.is_cpu:  # exact, and faster than to gather channels, forward and backward
+            return F.conv2d(x, selection)
+        # On GPUs a convolution may round to TF32.
+        present, index = selection[:, :, 0, 0].max(1)
+        return x.index_select(1, index) * present[:, None, None]
 
 
 class Zeros(nn.Module):
@@ -103,7 +105,8 @@ class CompactBlock(nn.Module):
         self.first, self.second, self.shortcut = first, second, shortcut
 
     def forward(self, x: Tensor) -> Tensor:  # (B, in, H, W) -> (B, out, H / stride, W / stride)
-        return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
+        y = self.second(self.first(x).relu_())
+        return y.add_(self.shortcut(x)).relu_()
 
 
 class Copies:
@@ -143,7 +146,7 @@ class Copies:
 def _resnet(network: Any, kept: Iterator[Tensor], builder: Builder) -> nn.Sequential:
     inputs = torch.arange(network.conv.in_channels)
     outputs = next(kept)
-    layers = [_conv(network.conv, network.bn, inputs, outputs, builder), nn.ReLU()]
+    layers = [_conv(network.conv, network.bn, inputs, outputs, builder), nn.ReLU(inplace=True)]
     for block in network.blocks:
         small, outputs = _block(block, outputs, kept, builder)
         layers.append(small)

@@ -28,8 +28,8 @@ class Shortcut(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
         if x.is_cpu and channels_last and torch.is_grad_enabled() and weight.shape[1] < self.LANES:
-            rows, columns = self.stride
-            return nn.functional.conv2d(x[:, :, ::rows, ::columns], weight, bias)
+            pixels = nn.functional.avg_pool2d(x, 1, self.stride)  # slicing's gradient is not channels-last
+            return nn.functional.conv2d(pixels, weight, bias)
         return super()._conv_forward(x, weight, bias)
 
 
