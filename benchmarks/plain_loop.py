@@ -101,9 +101,9 @@ class PlainLoop:
 _loops: list[PlainLoop] = []  # of this process
 
 
-def prepare(images: Tensor, labels: Tensor, batch: int, steps: int) -> None:
-    """Make the loop whose turns `turn` runs in this process; arguments as for `PlainLoop`."""
-    _loops[:] = [PlainLoop(images, labels, batch, steps)]
+def prepare(images: np.ndarray, labels: np.ndarray, batch: int, steps: int) -> None:
+    """Make the loop whose turns `turn` runs in this process; arguments as for `PlainLoop`, but arrays."""
+    _loops[:] = [PlainLoop(torch.from_numpy(images), torch.from_numpy(labels), batch, steps)]
 
 
 def turn() -> None:

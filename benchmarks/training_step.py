@@ -46,7 +46,10 @@ def _row(name: str, quick: bool, precision: str, rate: float, unit: str, at_leas
 
         def plain_loop(trainer: Trainer, module: Classifier) -> Work:
             train = trainer.train_dataloader.split  # type: ignore[union-attr]
-            own.submit(prepare, train.images, train.labels, wanted.batch, wanted.stretch).result()
+            # Arrays, not tensors: those the executor's thread would copy with OpenMP's threads, which
+            # then are more than there are cores and, for good, go to sleep where they would wait awake.
+            images, labels = train.images.numpy(), train.labels.numpy()
+            own.submit(prepare, images, labels, wanted.batch, wanted.stretch).result()
             return lambda: own.submit(turn).result()
 
         stretches = turns_with(plain_loop, wanted, trainer__precision=precision)
