@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from granprune.allocator import keep_freed_memory
+from granprune.counting import count
 from granprune.data import ImageDataModule
 from granprune.distributed import broadcast
 from granprune.errors import UserError
@@ -25,6 +26,7 @@ from granprune.masking import MaskedModel, evaluating, is_mask
 from granprune.models.base import Prunable
 from granprune.schedule import Never, Schedule
 from granprune.shrink import Shrunk, can_shrink
+from granprune.threads import limit_threads
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class Classifier(LightningModule):
         self.top_k = top_k
         self.compile_network = compile
         self.shrink = shrink
+        self.threads = torch.get_num_threads()
         self.schedule: Schedule = Never()  # the pruning callback brings the real one
         self.splits: dict[int, Split] = {}
         # Loss, correct, correct among top_k, samples: summed since the last evaluation. One small
@@ -71,16 +74,21 @@ class Classifier(LightningModule):
         self._ddp_params_and_buffers_to_ignore = [*local, "training_sums"]  # read by DDP
 
     def setup(self, stage: str) -> None:
-        self.check_shapes(self.trainer.datamodule)  # type: ignore[attr-defined]
+        data: ImageDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.check_shapes(data)
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
         if on_cpu and stage == "fit":
             keep_freed_memory()
+            limit_threads(data.batch_size * count(self.network, data.image_shape).dense_macs)
         if on_cpu and str(self.trainer.precision).startswith("bf16") and not cpu_has_bfloat16():
             log.warning(
                 "this CPU has no bfloat16 instructions: trainer.precision %s is many times slower here than "
                 "32-true",
                 self.trainer.precision,
             )
+
+    def teardown(self, stage: str) -> None:
+        torch.set_num_threads(self.threads)
 
     def check_shapes(self, data: ImageDataModule) -> None:
         """Refuse images or labels that the network cannot take, before any training.
