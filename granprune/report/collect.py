@@ -98,7 +98,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype={"protocol": str, "variant": str}, keep_default_na=True)
     except ValueError as error:  # of pandas' and of Unicode's errors
-        raise UserError(f"{path} is not a table of runs: {error}") from error
+        raise UserError(
+            f"{path} is not a table of runs: expected a folder of runs, or a runs.csv that a report wrote"
+        ) from error
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise UserError(f"{path} is not a table of runs: it lacks the columns {', '.join(missing)}")

@@ -103,5 +103,5 @@ def test_nothing_to_report(tmp_path: Path) -> None:
         collect([str(tmp_path / "other.csv")])
     for content in b"", b'a\n"b,c,d\n1,2', b"\xff\xfe\xfa":
         (tmp_path / "other.csv").write_bytes(content)
-        with pytest.raises(UserError, match=r"other.csv is not a table of runs"):
+        with pytest.raises(UserError, match=r"other.csv is not a table of runs: expected a folder of runs"):
             collect([str(tmp_path / "other.csv")])
