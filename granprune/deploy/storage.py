@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -22,12 +23,17 @@ from granprune.deploy.network import Masked, SparseNetwork
 from granprune.deploy.packed import SPARE, Array, Packed
 from granprune.errors import UserError
 from granprune.granularity import GRANULARITIES, Blocks, Granularity, OnUnit, OnWeight
-from granprune.masking import MaskedModel, density
+from granprune.masking import MaskedModel, density, raw_weight
 from granprune.models import DBSN, Prunable, ResNet20
 from granprune.run.checkpoint_io import write_atomically
+from granprune.signals import trace
 
 TENSORS, MANIFEST = "network.safetensors", "manifest.json"
-FORMAT = 2
+FORMAT = 3
+SIDES = "outputs", "inputs"
+Units = tuple[
+    Tensor, Tensor, torch.Size
+]  # of a layer: live outputs (out,), live inputs (in,), weight's shape
 NETWORKS: dict[str, type[Prunable]] = {"ResNet20": ResNet20, "DBSN": DBSN}
 
 
@@ -43,7 +49,9 @@ def save(model: MaskedModel, folder: Path, **facts: Any) -> Path:
         The path of the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = save_tensors(_pack(model))
+    live = _live_units(model)
+    kept = model.weight_masks() | {name: _between(*units) for name, units in live.items()}
+    tensors = save_tensors(_pack(model, kept, live))
     manifest = {
         "format": FORMAT,
         "network": type(model.network).__name__,
@@ -52,7 +60,8 @@ def save(model: MaskedModel, folder: Path, **facts: Any) -> Path:
         "edges": model.granularity.edges if isinstance(model.granularity, Blocks) else {},
         "density": density(model.masks),
         "versions": {"granprune": __version__, "torch": torch.__version__},
-        "shapes": _shapes(model),
+        "masks": {name: list(mask.shape) for name, mask in model.masks.items()},
+        "weights": {name: list(mask.shape) for name, mask in kept.items()},
         "facts": facts,
     }
     manifest["checksum"] = _checksum(manifest, hashlib.sha256(tensors))
@@ -106,7 +115,6 @@ class Stored:
     def __init__(self, manifest: dict[str, Any], tensors: Any) -> None:
         self._manifest = manifest
         self._tensors = tensors
-        self._shapes: dict[str, list[list[int]]] = manifest["shapes"]
         kinds: dict[str, type[Granularity]] = {kind.__name__: kind for kind in GRANULARITIES}
         self._granularity = kinds[manifest["granularity"]](**manifest["edges"])
 
@@ -132,13 +140,19 @@ class Stored:
 
     def masks(self) -> dict[str, Tensor]:
         """The mask of each masked layer."""
-        return {name: self._mask(name) for name in self._shapes}
+        return {name: self._mask(name) for name in self._manifest["masks"]}
 
     def weight_mask(self, name: str) -> Tensor | None:
         """Which of a layer's weights are stored; None for all."""
-        if not isinstance(self._granularity, OnWeight) or name not in self._shapes:
+        if name not in self._manifest["weights"]:
             return None
-        return self._granularity.expand(self._mask(name), torch.Size(self._shapes[name][1]))
+        shape = torch.Size(self._manifest["weights"][name])
+        if isinstance(self._granularity, OnWeight):
+            return self._granularity.expand(self._mask(name), shape)
+        outputs, inputs = (
+            self._bits(f"{name}.{side}", [size]) for side, size in zip(SIDES, shape, strict=False)
+        )
+        return _between(outputs, inputs, shape)
 
     def model(self) -> MaskedModel:
         """The masked model itself, in evaluation mode."""
@@ -155,9 +169,11 @@ class Stored:
         return model.eval().to(memory_format=torch.channels_last)  # as runs have it
 
     def _mask(self, name: str) -> Tensor:
-        shape = self._shapes[name][0]
-        bits = np.unpackbits(self.values(f"{name}.mask"), count=math.prod(shape))
-        return torch.from_numpy(bits.view(bool)).view(shape)
+        return self._bits(f"{name}.mask", self._manifest["masks"][name])
+
+    def _bits(self, key: str, shape: Sequence[int]) -> Tensor:
+        bits = np.unpackbits(self.values(key), count=math.prod(shape))
+        return torch.from_numpy(bits.view(bool)).view(*shape)
 
     def _tensor(self, key: str) -> Tensor:
         """A view of the file, which the system reads in and drops as needed."""
@@ -223,16 +239,36 @@ def arguments(network: Prunable) -> dict[str, Any]:
     raise UserError(f"cannot deploy {type(network).__name__}: possible are {' and '.join(NETWORKS)}")
 
 
-def _shapes(model: MaskedModel) -> dict[str, list[list[int]]]:
-    """The shapes of each layer's mask and weight."""
-    masks, weights = model.masks, model.weights()
-    return {name: [list(mask.shape), list(weights[name].shape)] for name, mask in masks.items()}
-
-
-def _pack(model: MaskedModel) -> dict[str, Tensor]:
+def _pack(model: MaskedModel, kept: Mapping[str, Tensor], live: Mapping[str, Units]) -> dict[str, Tensor]:
     tensors = {key: value.cpu().contiguous() for key, value in model.dense_state_dict().items()}
     for name, mask in model.masks.items():
-        tensors[f"{name}.mask"] = torch.from_numpy(np.packbits(mask.cpu().numpy()))
-    for name, mask in model.weight_masks().items():
+        tensors[f"{name}.mask"] = _as_bits(mask)
+    for name, mask in kept.items():
         tensors[f"{name}.weight"] = F.pad(tensors[f"{name}.weight"][mask.cpu()], (0, SPARE))
+    for name, (outputs, inputs, _) in live.items():
+        for side, units in zip(SIDES, (outputs, inputs), strict=True):
+            tensors[f"{name}.{side}"] = _as_bits(units)
     return tensors
+
+
+def _live_units(model: MaskedModel) -> dict[str, Units]:
+    """What no mask on units silences in each layer; empty where masks act on weights."""
+    if not isinstance(model.granularity, OnUnit):
+        return {}
+    of = arguments(model.network)
+    image = (of["in_channels"], 8, 8) if "in_channels" in of else (of["in_features"], 1, 1)
+    layers, _ = trace(model, image, effective=False)
+    return {
+        name: (layer.calls[0].live_out, layer.calls[0].live_in, raw_weight(model.module(name)).shape)
+        for name, layer in layers.items()
+    }
+
+
+def _between(outputs: Tensor, inputs: Tensor, shape: torch.Size) -> Tensor:
+    """Of a weight's shape: whether it joins a live input to a live output."""
+    joined = outputs[:, None] & inputs
+    return joined.view(*joined.shape, *[1] * len(shape[2:])).expand(shape)
+
+
+def _as_bits(mask: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(mask.cpu().numpy()))

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from granprune.deploy.compile import engine
 from granprune.deploy.network import SparseNetwork, largest_error
+from granprune.deploy.packed import SPARE
 from granprune.deploy.storage import MANIFEST, TENSORS, load, load_model, read_manifest, save
 from granprune.errors import UserError
 from granprune.granularity import Blocks, Channels, Kernels, Nodes, Weights
@@ -63,6 +65,19 @@ def test_pruned_weights_take_no_room(masked, tmp_path):
     save(masked(ResNet20(), Weights(), 1), tmp_path / "dense")
     sizes = [(tmp_path / name / TENSORS).stat().st_size for name in ("sparse", "dense")]
     assert sizes[0] < 0.2 * sizes[1]
+
+
+def test_a_network_of_pruned_units_is_stored_as_the_small_one(masked, tmp_path):
+    """By hand: 2 of 4 nodes of 3 inputs, 1 of 3 nodes, 10 outputs; biases stay whole."""
+    model = masked(DBSN(widths=(4, 3), in_features=3), Nodes(), 1)
+    model.set_masks({"hidden.0": torch.tensor([1, 0, 1, 0]), "hidden.1": torch.tensor([0, 0, 1])})
+    save(model, tmp_path)
+    with safe_open(tmp_path / TENSORS, "pt") as tensors:
+        weights = {key: len(tensors.get_tensor(key)) - SPARE for key in tensors.keys() if "weight" in key}  # noqa: SIM118
+    assert weights == {"hidden.0.weight": 2 * 3, "hidden.1.weight": 1 * 2, "head.weight": 10 * 1}
+    kept = load_model(tmp_path).weights()["hidden.1"]
+    assert torch.equal(kept[2, [0, 2]], model.weights()["hidden.1"][2, [0, 2]])
+    assert kept.count_nonzero() == 2
 
 
 def test_tampered_manifest_is_refused(stored):
