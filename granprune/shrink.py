@@ -109,13 +109,13 @@ class NormView(nn.Module):
         self.register_buffer("rows", outputs, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, outputs, H, W), twice
-        norm, rows = self.layer, self.rows
-        mean, variance = norm.running_mean[rows], norm.running_var[rows]
-        weight, bias = norm.weight[rows], norm.bias[rows]
+        norm = self.layer
+        kept = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        mean, variance, weight, bias = (pick(values, self.rows, 0) for values in kept)
         y = batch_norm(x, mean, variance, weight, bias, norm.momentum, norm.eps)
-        with torch.no_grad():
-            norm.running_mean[rows], norm.running_var[rows] = mean, variance
-            norm.num_batches_tracked += 1
+        norm.running_mean.index_copy_(0, self.rows, mean)
+        norm.running_var.index_copy_(0, self.rows, variance)
+        norm.num_batches_tracked += 1
         return y
 
 
