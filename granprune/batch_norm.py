@@ -3,7 +3,7 @@
 PyTorch walks a channels-last image pixel by pixel, and channels that do not fill a vector one by one:
 a layer that is pruned to 6 channels takes four times as long as with all 16. Seen as wider pixels, with
 the channels of several neighbours side by side, the same numbers fill every vector; the statistics of the
-wide channels are then pooled.
+wide channels are then pooled. The sums are shorter, so the errors of rounding are smaller, too.
 """
 
 import math
