@@ -54,6 +54,20 @@ def test_training_is_the_same(network, granularity, shape, density, seed):
     torch.testing.assert_close(shrunk.eval()(images), masked.eval()(images))
 
 
+@pytest.mark.parametrize(
+    "layer", ["conv", "blocks.0.conv1", "blocks.1.conv2", "blocks.3.conv2", "blocks.8.conv2"]
+)
+def test_a_layer_without_any_channel_left_trains_the_same(layer):
+    models = twins(*CASES[0][:2], density=0.7, seed=0)
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    for model in models:
+        model.set_masks({name: mask & (name != layer) for name, mask in model.masks.items()})
+    models[1].stand_in = Shrunk(models[1]).forward
+    gradients = [torch.autograd.grad(m(images).square().sum(), list(m.parameters())) for m in models]
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 def test_statistics_of_kept_channels_are_the_whole_networks():
     masked, shrunk = twins(*CASES[0][:2], density=0.5, seed=3)
     images = torch.randn(8, 3, 32, 32, dtype=torch.float64)
@@ -94,7 +108,7 @@ def test_only_training_goes_through_the_stand_in():
     assert shrunk.eval()(images).shape == (2, 10)
 
 
-def test_where_it_helps(convnet):
+def test_which_networks_have_a_stand_in(convnet):
     assert can_shrink(MaskedModel(ResNet20(width=2), Channels()))
     assert can_shrink(MaskedModel(DBSN(widths=(3,), in_features=4), Nodes()))
     assert not can_shrink(MaskedModel(ResNet20(width=2), Weights()))

@@ -77,12 +77,13 @@ class Align(nn.Module):
         self.register_buffer("selection", same.float()[:, :, None, None])
 
     def forward(self, x: Tensor) -> Tensor:  # (B, have, H, W) -> (B, want, H, W)
-        selection = self.selection.to(x.dtype)
-        if x.is_cpu:  # exact, and faster than to gather channels, forward and backward
-            return F.conv2d(x, selection)
-        # On GPUs a convolution may round to TF32.
-        present, index = selection[:, :, 0, 0].max(1)
-        return x.index_select(1, index) * present[:, None, None]
+        # Convolving is exact on CPUs, and faster both forward and backward; GPUs may round to TF32.
+        return F.conv2d(x, self.selection.to(x.dtype)) if x.is_cpu else self.gathered(x)
+
+    def gathered(self, x: Tensor) -> Tensor:
+        """The same by selecting channels."""
+        present, index = self.selection[:, :, 0, 0].max(1)
+        return x.index_select(1, index) * present[:, None, None].to(x.dtype)
 
 
 class Zeros(nn.Module):

@@ -31,9 +31,8 @@ from granprune.signals import trace
 TENSORS, MANIFEST = "network.safetensors", "manifest.json"
 FORMAT = 3
 SIDES = "outputs", "inputs"
-Units = tuple[
-    Tensor, Tensor, torch.Size
-]  # of a layer: live outputs (out,), live inputs (in,), weight's shape
+# Of a layer: live outputs (out,), live inputs (in,), and the shape of its weight.
+Units = tuple[Tensor, Tensor, torch.Size]
 NETWORKS: dict[str, type[Prunable]] = {"ResNet20": ResNet20, "DBSN": DBSN}
 
 

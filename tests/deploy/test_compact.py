@@ -76,3 +76,27 @@ def test_align_by_hand():
 def test_finer_granularities_are_refused(masked):
     with pytest.raises(UserError, match="Weights cannot be cut out"):
         compact(masked(ResNet20(width=2), Weights(), 0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("want", [[1, 4, 6], [0, 2], [6]])
+def test_channels_are_aligned_the_same_on_every_device(want, dtype):
+    """By hand from channels 1, 3, 6; what GPUs do, too."""
+    x = torch.randn(2, 3, 4, 4).to(dtype)
+    align = Align(torch.tensor([1, 3, 6]), torch.tensor(want, dtype=torch.long))
+    place = {1: 0, 3: 1, 6: 2}
+    wanted = [x[:, place[c]] if c in place else torch.zeros_like(x[:, 0]) for c in want]
+    expected = torch.stack(wanted, 1)
+    assert torch.equal(align(x), expected)
+    assert torch.equal(align.gathered(x), expected)
+
+
+@pytest.mark.parametrize(
+    "layer", ["conv", "blocks.0.conv1", "blocks.1.conv2", "blocks.3.conv2", "blocks.8.conv2"]
+)
+def test_a_layer_without_any_channel_left(masked, layer):
+    """As global pruning leaves some; the blocks before and after keep theirs."""
+    model = masked(ResNet20(width=5), Channels(), 0.7)
+    model.set_masks({n: mask & (n != layer) for n, mask in model.masks.items()})
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(compact(model)(x), model(x), atol=1e-5)
