@@ -9,10 +9,10 @@ import torch
 
 from benchmarks.measure import seconds
 from granprune.counting import count
-from granprune.deploy.compile import build, level
 from granprune.granularity import Weights
 from granprune.masking import MaskedModel
 from granprune.models import ResNet20
+from granprune.native import build, level
 
 SOURCE = Path(__file__).with_name("multiply_adds.cpp")
 SIZES = (256, 512, 1024, 2048)  # of square matrices; which is best depends on caches and cores
@@ -33,7 +33,7 @@ class MultiplyAdds:
     """
 
     def __init__(self, work: float = TURN) -> None:
-        library = ctypes.CDLL(str(build(level(), source=SOURCE)))
+        library = ctypes.CDLL(str(build(SOURCE, level())))
         self._run = library.multiply_adds
         self._run.argtypes, self._run.restype = [ctypes.c_long], ctypes.c_float
         self.threads = torch.get_num_threads()

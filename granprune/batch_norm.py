@@ -1,97 +1,180 @@
-"""Batch normalisation in training, by whole vectors also where there are few channels.
+"""Batch normalisation, addition and ReLU of channels-last images in two passes over memory each way.
 
-PyTorch walks a channels-last image pixel by pixel, and channels that do not fill a vector one by one:
-a layer that is pruned to 6 channels takes four times as long as with all 16. Seen as wider pixels, with
-the channels of several neighbours side by side, the same numbers fill every vector; the statistics of the
-wide channels are then pooled. The sums are shorter, so the errors of rounding are smaller, too.
+PyTorch takes up to four passes forward and six backward, and walks channels that do not fill a vector one by
+one, so that a layer with 6 channels left takes four times as long as with all 16. `batch_norm.cpp` is
+compiled at first use; without a compiler PyTorch's own operations are taken, and a warning says so.
 """
 
+import ctypes
+import logging
 import math
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from granprune.native import CompilerMissing, build, level
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_suffix(".cpp")
 LANES = 16  # numbers of float32 in the longest vectors
+ROW = 64  # numbers of a wide row, at least
+DTYPES = torch.float32, torch.bfloat16
 
 
-def batch_norm(
-    x: Tensor, running_mean: Any, running_var: Any, weight: Tensor, bias: Tensor, momentum: float, eps: float
-) -> Tensor:
-    """Normalise by the batch's statistics, as `torch.nn.functional.batch_norm(..., training=True)` does.
+def normalise(norm: Any, x: Tensor, rows: Tensor | None = None) -> Tensor:
+    """What a batch normalisation does, in training or in evaluation.
 
     Args:
+        norm: The BatchNorm2d; in training its running statistics move.
         x: (B, C, H, W).
-        running_mean: (C,), moved towards the batch's mean.
-        running_var: (C,), moved towards the batch's unbiased variance.
-        weight: (C,).
-        bias: (C,).
-        momentum: The batch's share of the new running statistics.
-        eps: Added to variances.
+        rows: (C,) which of the layer's channels these are; None: all of them, in order.
     """
-    channels = x.shape[1]
-    samples = x.numel() // channels
-    narrow = x.is_cpu and x.is_contiguous(memory_format=torch.channels_last) and channels % LANES != 0
-    if not narrow or samples < 2 or torch.compiler.is_compiling():
-        return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
-    y, mean, variance = _BatchNorm.apply(x, weight, bias, eps)
-    with torch.no_grad():
-        running_mean.lerp_(mean, momentum)
-        running_var.lerp_(variance * (samples / (samples - 1)), momentum)
+    library = _library_for(x, norm)
+    return _plainly(norm, x, rows) if library is None else _apply(library, norm, x, rows, None, False)
+
+
+def normalise_relu(
+    norm: Any, act: nn.Module, x: Tensor, skip: Tensor | None = None, rows: Tensor | None = None
+) -> Tensor:
+    """`act(norm(x) + skip)`, whose modules run themselves where someone listens to them.
+
+    Args:
+        norm: The BatchNorm2d; in training its running statistics move.
+        act: The ReLU.
+        x: (B, C, H, W).
+        skip: (B, C, H, W), added before the activation.
+        rows: (C,) which of the layer's channels these are; None: all of them, in order.
+    """
+    library = _library_for(x, norm, act)
+    if library is not None and (skip is None or skip.dtype == x.dtype):
+        return _apply(library, norm, x, rows, skip, True)
+    y = _plainly(norm, x, rows)
+    return act(y if skip is None else y + skip)
+
+
+def _library_for(x: Tensor, *modules: nn.Module) -> ctypes.CDLL | None:
+    """The compiled functions, if they can do it."""
+    norm: Any = modules[0]
+    plain = (
+        type(x) is not Tensor  # a tracer's
+        or not x.is_cpu
+        or x.dtype not in DTYPES
+        or torch.compiler.is_compiling()
+        or not x.is_contiguous(memory_format=torch.channels_last)
+        or x.numel() <= x.shape[1]
+        or type(norm) is not nn.BatchNorm2d
+        or norm.weight is None
+        or norm.weight.dtype != torch.float32
+        or norm.running_mean is None
+        or norm.momentum is None
+        or any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    )
+    return None if plain else _library()
+
+
+def _plainly(norm: Any, x: Tensor, rows: Tensor | None) -> Tensor:
+    if rows is None:
+        return norm(x)
+    mean, variance, weight, bias = (
+        values[rows] for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    y = F.batch_norm(x, mean, variance, weight, bias, norm.training, norm.momentum, norm.eps)
+    if norm.training:
+        norm.running_mean[rows], norm.running_var[rows] = mean, variance
+        norm.num_batches_tracked += 1
     return y
 
 
-class _BatchNorm(torch.autograd.Function):
+def _apply(
+    library: ctypes.CDLL, norm: Any, x: Tensor, rows: Tensor | None, skip: Tensor | None, relu: bool
+) -> Tensor:
+    y = _Norm.apply(library, norm, rows, relu, x, skip, norm.weight, norm.bias)
+    if norm.training:
+        norm.num_batches_tracked += 1
+    return y
+
+
+class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        wide = _widen(x)
-        zeros = weight.new_zeros(wide.shape[1])  # only their type matters: the statistics get it
-        sums = torch.batch_norm_update_stats(wide, zeros, zeros, 0.0)
-        means, variances = (values.view(-1, len(weight)) for values in sums)
-        between, mean = torch.var_mean(means, 0, correction=0)
-        variance = between + variances.mean(0)
-        ctx.save_for_backward(x, weight, mean, variance)
-        ctx.eps = eps
-        ctx.mark_non_differentiable(mean, variance)
-        scale = weight * (variance + eps).rsqrt()
-        scales, shifts = _tile(wide, scale, bias - mean * scale)
-        y = torch.empty_like(x, dtype=weight.dtype)
-        torch.addcmul(shifts, wide, scales, out=_widen(y))
-        return y.to(x.dtype), mean, variance
+        ctx: Any,
+        library: ctypes.CDLL,
+        norm: Any,
+        rows: Tensor | None,
+        relu: bool,
+        x: Tensor,
+        skip: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
+        if skip is not None:
+            skip = skip.contiguous(memory_format=torch.channels_last)
+        statistics = torch.empty(2, x.shape[1])
+        y = torch.empty_like(x)
+        library.granprune_norm_forward(
+            *_tables(norm, weight, x, rows), relu, *_pointers(x, skip, y, statistics[0], statistics[1])
+        )
+        ctx.library, ctx.norm, ctx.training, ctx.skipped = library, norm, norm.training, skip is not None
+        ctx.save_for_backward(x, y if relu else None, rows, weight, statistics)
+        return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, weight, mean, variance = ctx.saved_tensors
-        wide, dy = _widen(x), _widen(dy.contiguous(memory_format=torch.channels_last))
-        weights, means, variances = (values.flatten() for values in _tile(wide, weight, mean, variance))
-        _, products, sums = torch.ops.aten.native_batch_norm_backward(
-            dy, wide, weights, means, variances, None, None, False, ctx.eps, [False, True, True]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, rows, weight, (mean, variance) = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx, dskip = torch.empty_like(x), torch.empty_like(x) if ctx.skipped else None
+        dweight, dbias = torch.zeros(2, len(weight))
+        *tables, _ = _tables(ctx.norm, weight, x, rows)
+        ctx.library.granprune_norm_backward(
+            *tables, ctx.training, *_pointers(x, y, dy, mean, variance, dskip, dx, dweight, dbias)
         )
-        dweight, dbias = (values.view(-1, len(weight)).sum(0) for values in (products, sums))
-        # dx = scale (dy - dbias / samples - normalised x * dweight / samples), as one line in x and dy
-        deviation = (variance + ctx.eps).rsqrt()
-        scale = weight * deviation
-        per_sample = scale * (len(weight) / x.numel())
-        slope = -per_sample * deviation * dweight
-        scales, slopes, offsets = _tile(wide, scale, slope, -per_sample * dbias - slope * mean)
-        dx = torch.empty_like(x, dtype=weight.dtype)
-        torch.addcmul(offsets, wide, slopes, out=_widen(dx)).addcmul_(dy, scales)
-        return dx.to(x.dtype), dweight, dbias, None
+        return None, None, None, None, dx, dskip, dweight, dbias
 
 
-def _widen(x: Tensor) -> Tensor:
-    """Several pixels of a row as one: (B, C, H, W), channels last, to (B, k C, H, W / k), the same memory."""
-    batch, channels, height, width = x.shape
-    pixels = math.gcd(width, LANES)
-    wide = x.permute(0, 2, 3, 1).view(batch, height, width // pixels, pixels * channels)
-    return wide.permute(0, 3, 1, 2)
+class _Shape(ctypes.Structure):  # these two as in batch_norm.cpp
+    _fields_ = [(name, ctypes.c_int64) for name in ("pixels", "channels", "row", "threads")]
 
 
-def _tile(wide: Tensor, *values: Tensor) -> Tensor:
-    """Numbers of each channel, n times (C,), for each channel of widened pixels, (n, k C, 1, 1)."""
-    return torch.stack(values).repeat(1, wide.shape[1] // len(values[0]))[:, :, None, None]
+class _Channels(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("index", "weight", "bias", "running_mean", "running_var")),
+        *((name, ctypes.c_float) for name in ("momentum", "eps")),
+    ]
+
+
+def _tables(norm: Any, weight: Tensor, x: Tensor, rows: Tensor | None) -> tuple[Any, ...]:
+    """The first four arguments of both functions."""
+    channels = x.shape[1]
+    pixels = x.numel() // channels
+    wide = LANES // math.gcd(LANES, channels)  # pixels that fill vectors
+    while wide * channels < ROW:
+        wide *= 2
+    shape = _Shape(pixels, channels, math.gcd(pixels, wide) * channels, torch.get_num_threads())
+    pointers = _pointers(rows, weight, norm.bias, norm.running_mean, norm.running_var)
+    table = _Channels(*pointers, norm.momentum, norm.eps)
+    return x.dtype == torch.bfloat16, ctypes.byref(shape), ctypes.byref(table), norm.training
+
+
+def _pointers(*tensors: Tensor | None) -> list[int | None]:
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL(str(build(SOURCE, level(), ("-fopenmp",))))
+    except CompilerMissing as problem:
+        log.warning("%s; ResNets train more slowly on the CPU, those pruned to few channels much", problem)
+        return None
+    flag, pointer = ctypes.c_bool, ctypes.c_void_p
+    library.granprune_norm_forward.argtypes = [flag, pointer, pointer, flag, flag, *[pointer] * 5]
+    library.granprune_norm_backward.argtypes = [flag, pointer, pointer, flag, *[pointer] * 9]
+    library.granprune_norm_forward.restype = library.granprune_norm_backward.restype = None
+    return library

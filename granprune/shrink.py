@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from granprune.batch_norm import batch_norm
-from granprune.deploy.compact import assemble
+from granprune.deploy.compact import Norm, assemble
 from granprune.deploy.layers import ModelParts, layers_of
 from granprune.deploy.packed import Packed
 from granprune.granularity import OnUnit
@@ -56,11 +55,11 @@ def can_shrink(model: MaskedModel) -> bool:
 class Views:
     """Layers that read the kept part of the whole network's parameters in each forward pass."""
 
-    def conv(self, conv: Any, norm: Any, inputs: Tensor, outputs: Tensor) -> nn.Module:
-        return nn.Sequential(ConvView(conv, inputs, outputs), self.norm(norm, outputs))
+    def conv(self, conv: Any, norm: Any, inputs: Tensor, outputs: Tensor) -> tuple[nn.Module, Norm]:
+        return ConvView(conv, inputs, outputs), self.norm(norm, outputs)
 
-    def norm(self, norm: Any, outputs: Tensor) -> nn.Module:
-        return norm if len(outputs) == norm.num_features else NormView(norm, outputs)
+    def norm(self, norm: Any, outputs: Tensor) -> Norm:
+        return norm, outputs if len(outputs) < norm.num_features else None
 
     def linear(self, linear: Any, inputs: Tensor, outputs: Tensor | None) -> nn.Module:
         return LinearView(linear, inputs, torch.arange(linear.out_features) if outputs is None else outputs)
@@ -96,27 +95,6 @@ class LinearView(_View):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, inputs) -> (B, outputs)
         return F.linear(x, self.weight, pick(self.layer.bias, self.rows, 0))
-
-
-class NormView(nn.Module):
-    """The kept channels of a batch normalisation, whose statistics go back to where they are kept."""
-
-    rows: Tensor
-
-    def __init__(self, norm: Any, outputs: Tensor) -> None:
-        super().__init__()
-        self.layer = norm
-        self.register_buffer("rows", outputs, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, outputs, H, W), twice
-        norm = self.layer
-        kept = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        mean, variance, weight, bias = (pick(values, self.rows, 0) for values in kept)
-        y = batch_norm(x, mean, variance, weight, bias, norm.momentum, norm.eps)
-        norm.running_mean.index_copy_(0, self.rows, mean)
-        norm.running_var.index_copy_(0, self.rows, variance)
-        norm.num_batches_tracked += 1
-        return y
 
 
 class _Structure(ModelParts):

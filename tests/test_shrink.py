@@ -126,7 +126,7 @@ def test_which_networks_have_a_stand_in(convnet):
             "--model.network.init_args.width=4",
             "--model.network.init_args.in_channels=1",
             "--model.granularity=Channels",
-            "--model.optimizer.init_args.lr=0.05",
+            "--model.optimizer.init_args.lr=0.005",
         ],
     ],
     ids=["DBSN", "ResNet20"],

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from granprune.batch_norm import normalise, normalise_relu
 from granprune.deploy.layers import Array, Layer, layers_of
 from granprune.errors import UserError
 from granprune.granularity import OnUnit
@@ -16,14 +17,16 @@ from granprune.masking import MaskedModel
 from granprune.models import DBSN
 from granprune.models.dbsn import ScaledTanh
 
+Norm = tuple[nn.Module, Tensor | None]  # the layer, and which of its channels count; None: all
+
 
 class Builder(Protocol):
     """Makes the layers of a smaller network from those of the whole one; indices are of kept units."""
 
-    def conv(self, conv: Any, norm: Any, inputs: Tensor, outputs: Tensor) -> nn.Module:
+    def conv(self, conv: Any, norm: Any, inputs: Tensor, outputs: Tensor) -> tuple[nn.Module, Norm]:
         """A convolution and its batch normalisation; there are inputs and outputs."""
 
-    def norm(self, norm: Any, outputs: Tensor) -> nn.Module:
+    def norm(self, norm: Any, outputs: Tensor) -> Norm:
         """A batch normalisation of zeros, for a convolution without inputs."""
 
     def linear(self, linear: Any, inputs: Tensor, outputs: Tensor | None) -> nn.Module:
@@ -98,16 +101,34 @@ class Zeros(nn.Module):
         return x.new_zeros(len(x), self.outputs, height, width)
 
 
+class Unit(nn.Module):
+    """A convolution, its batch normalisation, and ReLU unless it is a shortcut."""
+
+    rows: Tensor | None
+
+    def __init__(self, conv: nn.Module, norm: Norm, act: nn.Module | None) -> None:
+        super().__init__()
+        self.conv, self.act = conv, act
+        self.norm, rows = norm
+        self.register_buffer("rows", rows, persistent=False)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """From (B, in, H, W) to (B, out, H / stride, W / stride), the shape of what is added before ReLU."""
+        y = self.conv(x)
+        if self.act is None:
+            return normalise(self.norm, y, self.rows)
+        return normalise_relu(self.norm, self.act, y, skip, self.rows)
+
+
 class CompactBlock(nn.Module):
     """A residual block whose three parts keep their own channels."""
 
-    def __init__(self, first: nn.Module, second: nn.Module, shortcut: nn.Module) -> None:
+    def __init__(self, first: Unit, second: Unit, shortcut: nn.Module) -> None:
         super().__init__()
         self.first, self.second, self.shortcut = first, second, shortcut
 
     def forward(self, x: Tensor) -> Tensor:  # (B, in, H, W) -> (B, out, H / stride, W / stride)
-        y = self.second(self.first(x).relu_())
-        return y.add_(self.shortcut(x)).relu_()
+        return self.second(self.first(x), self.shortcut(x))
 
 
 class Copies:
@@ -120,20 +141,20 @@ class Copies:
     def __init__(self, fold: bool) -> None:
         self.fold = fold
 
-    def conv(self, conv: Any, norm: Any, inputs: Tensor, outputs: Tensor) -> nn.Module:
+    def conv(self, conv: Any, norm: Any, inputs: Tensor, outputs: Tensor) -> tuple[nn.Module, Norm]:
         small = copy.deepcopy(conv)
         small.in_channels, small.out_channels = len(inputs), len(outputs)
         small.weight.data = conv.weight.detach()[outputs][:, inputs].clone()
-        small_norm = self.norm(norm, outputs)
+        small_norm, rows = self.norm(norm, outputs)
         if self.fold:
-            return fuse_conv_bn_eval(small.eval(), small_norm.eval())
-        return nn.Sequential(small, small_norm)
+            return fuse_conv_bn_eval(small.eval(), small_norm.eval()), (nn.Identity(), None)
+        return small, (small_norm, rows)
 
-    def norm(self, norm: Any, outputs: Tensor) -> nn.BatchNorm2d:
+    def norm(self, norm: Any, outputs: Tensor) -> tuple[nn.BatchNorm2d, None]:
         small = nn.BatchNorm2d(len(outputs), eps=norm.eps)
         for name, value in norm.state_dict().items():
             small.state_dict()[name].copy_(value[outputs] if value.ndim else value)
-        return small
+        return small, None
 
     def linear(self, linear: Any, inputs: Tensor, outputs: Tensor | None) -> nn.Linear:
         rows = torch.arange(linear.out_features) if outputs is None else outputs
@@ -147,7 +168,7 @@ class Copies:
 def _resnet(network: Any, kept: Iterator[Tensor], builder: Builder) -> nn.Sequential:
     inputs = torch.arange(network.conv.in_channels)
     outputs = next(kept)
-    layers = [_conv(network.conv, network.bn, inputs, outputs, builder), nn.ReLU(inplace=True)]
+    layers: list[nn.Module] = [_unit(network.conv, network.bn, inputs, outputs, builder)]
     for block in network.blocks:
         small, outputs = _block(block, outputs, kept, builder)
         layers.append(small)
@@ -162,10 +183,12 @@ def _block(
     if down:
         next(kept)  # the shortcut keeps what the block's output keeps
     inner, outputs = next(kept), next(kept)
-    first = _conv(block.conv1, block.bn1, inputs, inner, builder)
-    second = _conv(block.conv2, block.bn2, inner, outputs, builder)
+    first = _unit(block.conv1, block.bn1, inputs, inner, builder)
+    second = _unit(block.conv2, block.bn2, inner, outputs, builder)
     if down:
-        shortcut: nn.Module = _conv(block.shortcut[0], block.shortcut[1], inputs, outputs, builder)
+        shortcut: nn.Module = _unit(
+            block.shortcut[0], block.shortcut[1], inputs, outputs, builder, relu=False
+        )
     elif torch.equal(inputs, outputs):
         shortcut = nn.Identity()
     else:
@@ -173,12 +196,14 @@ def _block(
     return CompactBlock(first, second, shortcut), outputs
 
 
-def _conv(conv: Any, norm: Any, inputs: Tensor, outputs: Tensor, builder: Builder) -> nn.Module:
+def _unit(conv: Any, norm: Any, inputs: Tensor, outputs: Tensor, builder: Builder, relu: bool = True) -> Unit:
+    act = nn.ReLU(inplace=True) if relu else None
+    zeros = Zeros(len(outputs), conv.stride[0])
     if not len(outputs):
-        return Zeros(0, conv.stride[0])
+        return Unit(zeros, (nn.Identity(), None), act)
     if not len(inputs):
-        return nn.Sequential(Zeros(len(outputs), conv.stride[0]), builder.norm(norm, outputs))
-    return builder.conv(conv, norm, inputs, outputs)
+        return Unit(zeros, builder.norm(norm, outputs), act)
+    return Unit(*builder.conv(conv, norm, inputs, outputs), act)
 
 
 def _dbsn(network: DBSN, kept: Iterator[Tensor], builder: Builder) -> nn.Sequential:

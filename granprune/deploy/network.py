@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from granprune.deploy.compile import engine, level
+from granprune.deploy.engine import engine
 from granprune.deploy.layers import Parts, layers_of
 from granprune.deploy.plan import Plan, plan_batch, plan_images, plan_vector
 from granprune.errors import UserError
 from granprune.masking import MaskedModel, evaluating
+from granprune.native import level
 
 FEW = 4  # below this many images a linear network runs them one by one
 
@@ -41,7 +42,7 @@ class SparseNetwork:
 
     Args:
         model: A ResNet20 or DBSN with its masks, or its parts; batch normalisation takes stored statistics.
-        instructions: Instruction set of the engine, a key of `compile.LEVELS`; None for the best one.
+        instructions: Instruction set of the engine, a key of `native.LEVELS`; None for the best one.
 
     Raises:
         CompilerMissing: The engine cannot be built; run the masked network instead.

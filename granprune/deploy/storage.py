@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from granprune import __version__
-from granprune.deploy.compile import CompilerMissing
 from granprune.deploy.network import Masked, SparseNetwork
 from granprune.deploy.packed import SPARE, Array, Packed
 from granprune.errors import UserError
 from granprune.granularity import GRANULARITIES, Blocks, Granularity, OnUnit, OnWeight
 from granprune.masking import MaskedModel, density, raw_weight
 from granprune.models import DBSN, Prunable, ResNet20
+from granprune.native import CompilerMissing
 from granprune.run.checkpoint_io import write_atomically
 from granprune.signals import trace
 

@@ -4,6 +4,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
+from granprune.batch_norm import normalise_relu
 from granprune.models.base import Prunable, PrunableLayer
 
 
@@ -49,8 +50,8 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(Shortcut(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, in, H, W) -> (B, out, H / stride, W / stride)
-        y = self.act1(self.bn1(self.conv1(x)))
-        return self.act2(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = normalise_relu(self.bn1, self.act1, self.conv1(x))
+        return normalise_relu(self.bn2, self.act2, self.conv2(y), self.shortcut(x))
 
 
 class ResNet20(Prunable):
@@ -81,7 +82,7 @@ class ResNet20(Prunable):
                 nn.init.xavier_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, in_channels, 32, 32) -> (B, num_classes)
-        x = self.blocks(self.act(self.bn(self.conv(x))))
+        x = self.blocks(normalise_relu(self.bn, self.act, self.conv(x)))
         return self.head(self.pool(x).flatten(1))
 
     def prunable_layers(self) -> list[PrunableLayer]:

@@ -3,11 +3,11 @@ import threading
 import pytest
 import torch
 
-from granprune.deploy.compile import LEVELS, level
 from granprune.deploy.network import Masked, SparseNetwork, largest_error
 from granprune.errors import UserError
 from granprune.granularity import Channels, Kernels, Nodes, Weights
 from granprune.models import DBSN, ResNet20
+from granprune.native import LEVELS, level
 
 ORDER = list(LEVELS)
 AVAILABLE = ORDER[ORDER.index(level()) :]

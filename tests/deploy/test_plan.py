@@ -6,11 +6,12 @@ import torch
 from torch.nn import functional as F
 
 from granprune.deploy import plan as plans
-from granprune.deploy.compile import LEVELS, engine, level
+from granprune.deploy.engine import engine
 from granprune.deploy.layers import Layer, trim
 from granprune.deploy.network import Program
 from granprune.deploy.packed import Packed
 from granprune.deploy.plan import plan_batch, plan_images, plan_vector
+from granprune.native import LEVELS, level
 
 ORDER = list(LEVELS)
 AVAILABLE = ORDER[ORDER.index(level()) :]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from granprune.deploy.compile import engine
+from granprune.deploy.engine import engine
 from granprune.deploy.network import SparseNetwork, largest_error
 from granprune.deploy.packed import SPARE
 from granprune.deploy.storage import MANIFEST, TENSORS, load, load_model, read_manifest, save
@@ -119,7 +119,7 @@ def test_without_a_compiler_the_masked_network_runs_and_says_so(stored, monkeypa
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda command: None)
     monkeypatch.setattr("granprune.deploy.network.engine", engine.__wrapped__)  # not what was loaded before
-    with pytest.warns(UserWarning, match="no C.. compiler .* masked dense network runs instead"):
+    with pytest.warns(UserWarning, match="no C.. compiler: .* masked dense network runs instead"):
         network = load(folder)
     assert network.form == "masked dense"
     x = torch.randn(2, 3, 8, 8)

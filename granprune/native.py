@@ -1,12 +1,10 @@
-"""Compiles the engine at first use and keeps the library for the next time."""
+"""Compiles C++ sources at first use and keeps the libraries for the next time."""
 
-import ctypes
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-from functools import cache
 from pathlib import Path
 
 import platformdirs
@@ -14,7 +12,6 @@ import torch
 
 from granprune.errors import UserError
 
-SOURCE = Path(__file__).with_name("engine.cpp")
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
 LEVELS = {
     "AVX512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mpopcnt"),
@@ -25,7 +22,7 @@ LEVELS = {
 
 
 class CompilerMissing(UserError):
-    """The engine cannot be built here; the masked dense network still runs, at dense speed."""
+    """A C++ source cannot be compiled here; what it does is still possible without it, only slower."""
 
 
 def level() -> str:
@@ -34,31 +31,19 @@ def level() -> str:
     return {"AVX512": "AVX512", "AVX2": "AVX2"}.get(capability, "portable")
 
 
-@cache
-def engine(instructions: str) -> ctypes.CDLL:
-    """The engine compiled for one instruction set, from the cache or the compiler.
-
-    Args:
-        instructions: A key of `LEVELS`.
-
-    Raises:
-        CompilerMissing: There is no C++ compiler, or it fails.
-    """
-    library = ctypes.CDLL(str(build(instructions)))
-    integer, pointer = ctypes.c_int64, ctypes.c_void_p
-    library.granprune_open.argtypes = [pointer, integer, integer, integer]
-    library.granprune_open.restype = pointer
-    library.granprune_close.argtypes = [pointer]
-    library.granprune_close.restype = None
-    library.granprune_run.argtypes = [pointer, pointer, pointer, integer, integer, integer, integer]
-    return library
-
-
-def build(instructions: str, extra: tuple[str, ...] = (), source: Path = SOURCE) -> Path:
-    """The path of a compiled source, the engine's if none is given; compiles it unless the cache has it.
+def build(source: Path, instructions: str, extra: tuple[str, ...] = ()) -> Path:
+    """The path of a compiled source; compiles it unless the cache has it.
 
     The key is the source, the flags and the compiler's version: a change of any of them is a new file.
     The cache is `$GRANPRUNE_CACHE`, or the user's cache folder.
+
+    Args:
+        source: The file.
+        instructions: A key of `LEVELS`.
+        extra: More flags of the compiler.
+
+    Raises:
+        CompilerMissing: There is no C++ compiler, or it fails.
     """
     compiler = find_compiler()
     flags = [*FLAGS, *LEVELS[instructions], *extra]
@@ -68,7 +53,7 @@ def build(instructions: str, extra: tuple[str, ...] = (), source: Path = SOURCE)
     library = folder / f"{source.stem}-{key[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _compile([*compiler, *flags, str(source)], library)
+        _compile([*compiler, *flags], source, library)
     return library
 
 
@@ -83,15 +68,17 @@ def find_compiler() -> list[str]:
         if shutil.which(command[0]):
             return command
     sought = f"$CXX is {wanted[0]!r}, which is not there" if wanted else "g++, clang++ and c++ are not there"
-    raise CompilerMissing(f"no C++ compiler for the sparse engine: {sought}; install one or set CXX")
+    raise CompilerMissing(f"no C++ compiler: {sought}; install one or set CXX")
 
 
-def _compile(command: list[str], library: Path) -> None:
+def _compile(command: list[str], source: Path, library: Path) -> None:
     # Written aside and renamed, so that a second process never loads half a file.
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         output = Path(folder) / library.name
-        done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, str(source), "-o", str(output)], capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["no message"])[0]
-            raise CompilerMissing(f"{command[0]} cannot compile the sparse engine: {reason}")
+            raise CompilerMissing(f"{command[0]} cannot compile {source.name}: {reason}")
         output.replace(library)
