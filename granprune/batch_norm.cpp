@@ -47,6 +47,15 @@ struct Channels {
   int64_t operator[](int64_t channel) const { return index ? index[channel] : channel; }
 };
 
+// What the forward pass leaves for the backward pass, a number a channel each.
+struct Statistics {
+  float *mean, *inverse;  // inverse: 1 / standard deviation
+  float *scale, *shift;   // the normalised number is scale x + shift
+
+  Statistics(float* numbers, int64_t channels)
+      : mean(numbers), inverse(mean + channels), scale(inverse + channels), shift(scale + channels) {}
+};
+
 struct Sums {
   std::vector<double> first, second;  // a number a channel
 };
@@ -97,17 +106,13 @@ std::vector<float> lanes(const Shape& shape, const float* values) {
   return tiled;
 }
 
-std::vector<float> lanes(const Shape& shape, const std::vector<float>& values) {
-  return lanes(shape, values.data());
-}
-
 // Mean and variance of each channel. Deviations are from a mean of few pixels, so squares stay small.
 template <class T>
-void measure(const Shape& shape, const T* x, float* mean, float* variance) {
+void measure(const Shape& shape, const T* x, float* mean, double* variance) {
   const int64_t channels = shape.channels, few = std::min(PIVOT, shape.pixels);
   std::vector<float> pivot(channels);
   for (int64_t i = 0; i < few * channels; i++) pivot[i % channels] += float(x[i]) / float(few);
-  const auto pivots = lanes(shape, pivot);
+  const auto pivots = lanes(shape, pivot.data());
   const float* p = pivots.data();
   const Sums moments = sums(shape, [=](int64_t i, int64_t lane, float& sum, float& square) {
     const float deviation = float(x[i]) - p[lane];
@@ -117,30 +122,32 @@ void measure(const Shape& shape, const T* x, float* mean, float* variance) {
   for (int64_t c = 0; c < channels; c++) {
     const double shift = moments.first[c] / shape.pixels;
     mean[c] = float(pivot[c] + shift);
-    variance[c] = float(std::max(0., moments.second[c] / shape.pixels - shift * shift));
+    variance[c] = std::max(0., moments.second[c] / shape.pixels - shift * shift);
   }
 }
 
 template <class T>
 void forward(const Shape& shape, const Channels& of, bool training, bool relu, const T* x, const T* skip, T* y,
-             float* mean, float* variance) {
-  if (training) measure(shape, x, mean, variance);
-  std::vector<float> scale(shape.channels), shift(shape.channels);
+             const Statistics& s) {
+  std::vector<double> variance(shape.channels);
+  if (training) measure(shape, x, s.mean, variance.data());
   for (int64_t c = 0; c < shape.channels; c++) {
     const int64_t k = of[c];
     float &running_mean = of.running_mean[k], &running_var = of.running_var[k];
     if (training) {
-      const double unbiased = variance[c] * double(shape.pixels) / double(shape.pixels - 1);
-      running_mean += of.momentum * (mean[c] - running_mean);
+      const double unbiased = variance[c] * shape.pixels / (shape.pixels - 1);
+      running_mean += of.momentum * (s.mean[c] - running_mean);
       running_var += of.momentum * (float(unbiased) - running_var);
     } else {
-      mean[c] = running_mean;
+      s.mean[c] = running_mean;
       variance[c] = running_var;
     }
-    scale[c] = float(of.weight[k] / std::sqrt(double(variance[c]) + of.eps));
-    shift[c] = float(of.bias[k] - double(mean[c]) * scale[c]);
+    const double inverse = 1 / std::sqrt(variance[c] + of.eps);
+    s.inverse[c] = float(inverse);
+    s.scale[c] = float(of.weight[k] * inverse);
+    s.shift[c] = float(of.bias[k] - double(s.mean[c]) * s.scale[c]);
   }
-  const auto scales = lanes(shape, scale), shifts = lanes(shape, shift);
+  const auto scales = lanes(shape, s.scale), shifts = lanes(shape, s.shift);
   const float *a = scales.data(), *b = shifts.data();
   const float least = relu ? 0 : -INFINITY;
   each_part(shape, [=](int64_t begin, int64_t end, int64_t) {
@@ -154,55 +161,63 @@ void forward(const Shape& shape, const Channels& of, bool training, bool relu, c
   });
 }
 
-// dskip, if there is a skip connection, is the gradient after the ReLU's; then that is what dx is made of.
-template <class T>
-void backward(const Shape& shape, const Channels& of, bool training, const T* x, const T* y, const T* dy,
-              const float* mean, const float* variance, T* dskip, T* dx, float* dweight, float* dbias) {
-  const auto means = lanes(shape, mean);
+// dx and the parameters' gradients, where gradient(number, lane) is that of the normalised number; it is
+// asked for once to sum, and `again` once more to write.
+template <class T, class Gradient, class Again>
+void differentiate(const Shape& shape, const int64_t* index, bool training, const T* x, const Statistics& s,
+                   T* dx, float* dweight, float* dbias, Gradient gradient, Again again) {
+  const auto means = lanes(shape, s.mean);
   const float* m = means.data();
-  const auto after_relu = [=](int64_t i) { return float(y[i]) > 0 ? float(dy[i]) : 0.f; };
-  const auto untouched = [=](int64_t i) { return float(dy[i]); };
-  const auto summed = [=](auto gradient) {
-    return sums(shape, [=](int64_t i, int64_t lane, float& sum, float& product) {
-      const float g = gradient(i);
-      sum += g;
-      product += g * (float(x[i]) - m[lane]);
-    });
-  };
-  const auto kept = [=](int64_t i) {
-    const float g = after_relu(i);
-    dskip[i] = T(g);
-    return g;
-  };
-  const Sums total = dskip ? summed(kept) : y ? summed(after_relu) : summed(untouched);
-
-  // dx = scale (g - mean(g) - (x - mean) / deviation^2 mean(g (x - mean))), as one line in x and g
-  std::vector<float> scale(shape.channels), slope(shape.channels), offset(shape.channels);
+  const Sums total = sums(shape, [=](int64_t i, int64_t lane, float& sum, float& product) {
+    const float g = gradient(i, lane);
+    sum += g;
+    product += g * (float(x[i]) - m[lane]);
+  });
+  // dx = scale (g - mean(g) - (x - mean) inverse^2 mean(g (x - mean))), as one line in x and g
+  std::vector<float> slope(shape.channels), offset(shape.channels);
   for (int64_t c = 0; c < shape.channels; c++) {
-    const int64_t k = of[c];
-    const double inverse = 1 / std::sqrt(double(variance[c]) + of.eps);
+    const int64_t k = index ? index[c] : c;
+    const double inverse = s.inverse[c], share = training ? double(s.scale[c]) / shape.pixels : 0;
     dweight[k] = float(total.second[c] * inverse);
     dbias[k] = float(total.first[c]);
-    const double factor = of.weight[k] * inverse, share = training ? factor / shape.pixels : 0;
-    scale[c] = float(factor);
     slope[c] = float(-share * inverse * inverse * total.second[c]);
-    offset[c] = float(-share * total.first[c] - double(slope[c]) * mean[c]);
+    offset[c] = float(-share * total.first[c] - double(slope[c]) * s.mean[c]);
   }
-  const auto scales = lanes(shape, scale), slopes = lanes(shape, slope), offsets = lanes(shape, offset);
+  const auto scales = lanes(shape, s.scale), slopes = lanes(shape, slope.data());
+  const auto offsets = lanes(shape, offset.data());
   const float *a = scales.data(), *b = slopes.data(), *c = offsets.data();
-  const auto write = [=](auto gradient) {
-    each_part(shape, [=](int64_t begin, int64_t end, int64_t) {
-      each_number(begin, end, shape.row, [=](int64_t i, int64_t lane) {
-        dx[i] = T(gradient(i) * a[lane] + (float(x[i]) * b[lane] + c[lane]));
-      });
+  each_part(shape, [=](int64_t begin, int64_t end, int64_t) {
+    each_number(begin, end, shape.row, [=](int64_t i, int64_t lane) {
+      dx[i] = T(again(i, lane) * a[lane] + (float(x[i]) * b[lane] + c[lane]));
     });
+  });
+}
+
+// y is needed, and dskip wanted, where there was a skip connection.
+template <class T>
+void backward(const Shape& shape, const int64_t* index, bool training, bool relu, const T* x, const T* y,
+              const T* dy, const Statistics& s, T* dskip, T* dx, float* dweight, float* dbias) {
+  const auto run = [&](auto gradient, auto again) {
+    differentiate(shape, index, training, x, s, dx, dweight, dbias, gradient, again);
   };
-  if (dskip)
-    write([=](int64_t i) { return float(dskip[i]); });
-  else if (y)
-    write(after_relu);
-  else
-    write(untouched);
+  if (y) {
+    const auto keep = [=](int64_t i, int64_t) {
+      const float g = float(y[i]) > 0 ? float(dy[i]) : 0.f;
+      dskip[i] = T(g);
+      return g;
+    };
+    run(keep, [=](int64_t i, int64_t) { return float(dskip[i]); });
+  } else if (relu) {  // y is computed again: that costs less than reading it
+    const auto scales = lanes(shape, s.scale), shifts = lanes(shape, s.shift);
+    const float *a = scales.data(), *b = shifts.data();
+    const auto gradient = [=](int64_t i, int64_t lane) {
+      return float(x[i]) * a[lane] + b[lane] > 0 ? float(dy[i]) : 0.f;
+    };
+    run(gradient, gradient);
+  } else {
+    const auto gradient = [=](int64_t i, int64_t) { return float(dy[i]); };
+    run(gradient, gradient);
+  }
 }
 
 template <class T>
@@ -215,22 +230,22 @@ T* as(void* values) { return static_cast<T*>(values); }
 extern "C" {
 
 void granprune_norm_forward(bool bfloat16, const Shape* shape, const Channels* channels, bool training,
-                            bool relu, const void* x, const void* skip, void* y, float* mean,
-                            float* variance) {
+                            bool relu, const void* x, const void* skip, void* y, float* statistics) {
   const auto run = [&](auto type) {
     using T = decltype(type);
-    forward<T>(*shape, *channels, training, relu, as<T>(x), as<T>(skip), as<T>(y), mean, variance);
+    forward<T>(*shape, *channels, training, relu, as<T>(x), as<T>(skip), as<T>(y),
+               Statistics(statistics, shape->channels));
   };
   bfloat16 ? run(BFloat16()) : run(float());
 }
 
-void granprune_norm_backward(bool bfloat16, const Shape* shape, const Channels* channels, bool training,
-                             const void* x, const void* y, const void* dy, const float* mean,
-                             const float* variance, void* dskip, void* dx, float* dweight, float* dbias) {
+void granprune_norm_backward(bool bfloat16, const Shape* shape, bool training, bool relu,
+                             const int64_t* index, const void* x, const void* y, const void* dy,
+                             float* statistics, void* dskip, void* dx, float* dweight, float* dbias) {
   const auto run = [&](auto type) {
     using T = decltype(type);
-    backward<T>(*shape, *channels, training, as<T>(x), as<T>(y), as<T>(dy), mean, variance, as<T>(dskip),
-                as<T>(dx), dweight, dbias);
+    backward<T>(*shape, index, training, relu, as<T>(x), as<T>(y), as<T>(dy),
+                Statistics(statistics, shape->channels), as<T>(dskip), as<T>(dx), dweight, dbias);
   };
   bfloat16 ? run(BFloat16()) : run(float());
 }

@@ -115,25 +115,27 @@ class _Norm(torch.autograd.Function):
     ) -> Tensor:
         if skip is not None:
             skip = skip.contiguous(memory_format=torch.channels_last)
-        statistics = torch.empty(2, x.shape[1])
-        y = torch.empty_like(x)
-        library.granprune_norm_forward(
-            *_tables(norm, weight, x, rows), relu, *_pointers(x, skip, y, statistics[0], statistics[1])
+        ctx.flags = norm.training, relu
+        channels = _Channels(
+            *_pointers(rows, weight, bias, norm.running_mean, norm.running_var), norm.momentum, norm.eps
         )
-        ctx.library, ctx.norm, ctx.training, ctx.skipped = library, norm, norm.training, skip is not None
-        ctx.save_for_backward(x, y if relu else None, rows, weight, statistics)
+        y, statistics = torch.empty_like(x), torch.empty(4, x.shape[1])
+        library.granprune_norm_forward(
+            *_shape(x), ctypes.byref(channels), *ctx.flags, *_pointers(x, skip, y, statistics)
+        )
+        ctx.save_for_backward(rows, x, None if skip is None else y, statistics)
+        ctx.library, ctx.features = library, len(weight)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, rows, weight, (mean, variance) = ctx.saved_tensors
+        rows, x, y, statistics = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
-        dx, dskip = torch.empty_like(x), torch.empty_like(x) if ctx.skipped else None
-        dweight, dbias = torch.zeros(2, len(weight))
-        *tables, _ = _tables(ctx.norm, weight, x, rows)
+        dx, dskip = torch.empty_like(x), None if y is None else torch.empty_like(x)
+        dweight, dbias = torch.zeros(2, ctx.features)
         ctx.library.granprune_norm_backward(
-            *tables, ctx.training, *_pointers(x, y, dy, mean, variance, dskip, dx, dweight, dbias)
+            *_shape(x), *ctx.flags, *_pointers(rows, x, y, dy, statistics, dskip, dx, dweight, dbias)
         )
         return None, None, None, None, dx, dskip, dweight, dbias
 
@@ -149,17 +151,15 @@ class _Channels(ctypes.Structure):
     ]
 
 
-def _tables(norm: Any, weight: Tensor, x: Tensor, rows: Tensor | None) -> tuple[Any, ...]:
-    """The first four arguments of both functions."""
+def _shape(x: Tensor) -> tuple[bool, Any]:
+    """The first two arguments of both functions."""
     channels = x.shape[1]
     pixels = x.numel() // channels
     wide = LANES // math.gcd(LANES, channels)  # pixels that fill vectors
     while wide * channels < ROW:
         wide *= 2
     shape = _Shape(pixels, channels, math.gcd(pixels, wide) * channels, torch.get_num_threads())
-    pointers = _pointers(rows, weight, norm.bias, norm.running_mean, norm.running_var)
-    table = _Channels(*pointers, norm.momentum, norm.eps)
-    return x.dtype == torch.bfloat16, ctypes.byref(shape), ctypes.byref(table), norm.training
+    return x.dtype == torch.bfloat16, ctypes.byref(shape)
 
 
 def _pointers(*tensors: Tensor | None) -> list[int | None]:
@@ -174,7 +174,7 @@ def _library() -> ctypes.CDLL | None:
         log.warning("%s; ResNets train more slowly on the CPU, those pruned to few channels much", problem)
         return None
     flag, pointer = ctypes.c_bool, ctypes.c_void_p
-    library.granprune_norm_forward.argtypes = [flag, pointer, pointer, flag, flag, *[pointer] * 5]
-    library.granprune_norm_backward.argtypes = [flag, pointer, pointer, flag, *[pointer] * 9]
+    library.granprune_norm_forward.argtypes = [flag, pointer, pointer, flag, flag, *[pointer] * 4]
+    library.granprune_norm_backward.argtypes = [flag, pointer, flag, flag, *[pointer] * 9]
     library.granprune_norm_forward.restype = library.granprune_norm_backward.restype = None
     return library
