@@ -161,36 +161,47 @@ void forward(const Shape& shape, const Channels& of, bool training, bool relu, c
   });
 }
 
-// dx and the parameters' gradients, where gradient(number, lane) is that of the normalised number; it is
-// asked for once to sum, and `again` once more to write.
+// dx, and the parameters' gradients if they are wanted. gradient(number, lane) is that of the normalised
+// number; where it is needed a second time, after the sums, `again` is asked for it.
 template <class T, class Gradient, class Again>
 void differentiate(const Shape& shape, const int64_t* index, bool training, const T* x, const Statistics& s,
                    T* dx, float* dweight, float* dbias, Gradient gradient, Again again) {
   const auto means = lanes(shape, s.mean);
   const float* m = means.data();
-  const Sums total = sums(shape, [=](int64_t i, int64_t lane, float& sum, float& product) {
-    const float g = gradient(i, lane);
-    sum += g;
-    product += g * (float(x[i]) - m[lane]);
-  });
+  const bool summed = training || dweight;
+  Sums total{std::vector<double>(shape.channels), std::vector<double>(shape.channels)};
+  if (summed)
+    total = sums(shape, [=](int64_t i, int64_t lane, float& sum, float& product) {
+      const float g = gradient(i, lane);
+      sum += g;
+      product += g * (float(x[i]) - m[lane]);
+    });
   // dx = scale (g - mean(g) - (x - mean) inverse^2 mean(g (x - mean))), as one line in x and g
   std::vector<float> slope(shape.channels), offset(shape.channels);
   for (int64_t c = 0; c < shape.channels; c++) {
     const int64_t k = index ? index[c] : c;
     const double inverse = s.inverse[c], share = training ? double(s.scale[c]) / shape.pixels : 0;
-    dweight[k] = float(total.second[c] * inverse);
-    dbias[k] = float(total.first[c]);
+    if (dweight) {
+      dweight[k] = float(total.second[c] * inverse);
+      dbias[k] = float(total.first[c]);
+    }
     slope[c] = float(-share * inverse * inverse * total.second[c]);
     offset[c] = float(-share * total.first[c] - double(slope[c]) * s.mean[c]);
   }
   const auto scales = lanes(shape, s.scale), slopes = lanes(shape, slope.data());
   const auto offsets = lanes(shape, offset.data());
   const float *a = scales.data(), *b = slopes.data(), *c = offsets.data();
-  each_part(shape, [=](int64_t begin, int64_t end, int64_t) {
-    each_number(begin, end, shape.row, [=](int64_t i, int64_t lane) {
-      dx[i] = T(again(i, lane) * a[lane] + (float(x[i]) * b[lane] + c[lane]));
+  const auto write = [=](auto asked) {
+    each_part(shape, [=](int64_t begin, int64_t end, int64_t) {
+      each_number(begin, end, shape.row, [=](int64_t i, int64_t lane) {
+        dx[i] = T(asked(i, lane) * a[lane] + (float(x[i]) * b[lane] + c[lane]));
+      });
     });
-  });
+  };
+  if (summed)
+    write(again);
+  else
+    write(gradient);
 }
 
 // y is needed, and dskip wanted, where there was a skip connection.

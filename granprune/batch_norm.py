@@ -6,7 +6,6 @@ compiled at first use; without a compiler PyTorch's own operations are taken, an
 """
 
 import ctypes
-import logging
 import math
 from functools import cache
 from pathlib import Path
@@ -17,9 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from granprune.native import CompilerMissing, build, level
-
-log = logging.getLogger(__name__)
+from granprune.native import accelerator
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 LANES = 16  # numbers of float32 in the longest vectors
@@ -133,7 +130,9 @@ class _Norm(torch.autograd.Function):
         rows, x, y, statistics = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx, dskip = torch.empty_like(x), None if y is None else torch.empty_like(x)
-        dweight, dbias = torch.zeros(2, ctx.features)
+        dweight = dbias = None
+        if ctx.needs_input_grad[6] or ctx.needs_input_grad[7]:
+            dweight, dbias = torch.zeros(2, ctx.features)
         ctx.library.granprune_norm_backward(
             *_shape(x), *ctx.flags, *_pointers(rows, x, y, dy, statistics, dskip, dx, dweight, dbias)
         )
@@ -168,13 +167,10 @@ def _pointers(*tensors: Tensor | None) -> list[int | None]:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    try:
-        library = ctypes.CDLL(str(build(SOURCE, level(), ("-fopenmp",))))
-    except CompilerMissing as problem:
-        log.warning("%s; ResNets train more slowly on the CPU, those pruned to few channels much", problem)
-        return None
-    flag, pointer = ctypes.c_bool, ctypes.c_void_p
-    library.granprune_norm_forward.argtypes = [flag, pointer, pointer, flag, flag, *[pointer] * 4]
-    library.granprune_norm_backward.argtypes = [flag, pointer, flag, flag, *[pointer] * 9]
-    library.granprune_norm_forward.restype = library.granprune_norm_backward.restype = None
+    library = accelerator(SOURCE)
+    if library is not None:
+        flag, pointer = ctypes.c_bool, ctypes.c_void_p
+        library.granprune_norm_forward.argtypes = [flag, pointer, pointer, flag, flag, *[pointer] * 4]
+        library.granprune_norm_backward.argtypes = [flag, pointer, flag, flag, *[pointer] * 9]
+        library.granprune_norm_forward.restype = library.granprune_norm_backward.restype = None
     return library

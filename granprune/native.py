@@ -1,16 +1,21 @@
 """Compiles C++ sources at first use and keeps the libraries for the next time."""
 
+import ctypes
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import platformdirs
 import torch
 
 from granprune.errors import UserError
+
+log = logging.getLogger(__name__)
 
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
 LEVELS = {
@@ -29,6 +34,20 @@ def level() -> str:
     """The best instruction set of this CPU, as torch sees it: a key of `LEVELS`."""
     capability = torch.backends.cpu.get_cpu_capability()
     return {"AVX512": "AVX512", "AVX2": "AVX2"}.get(capability, "portable")
+
+
+@cache
+def accelerator(source: Path) -> ctypes.CDLL | None:
+    """A compiled source that makes faster what is possible without it, on torch's threads (OpenMP).
+
+    Returns:
+        None if it cannot be compiled here; a warning has said so then, once a source.
+    """
+    try:
+        return ctypes.CDLL(str(build(source, level(), ("-fopenmp",))))
+    except CompilerMissing as problem:
+        log.warning("%s; %s is replaced by PyTorch's own operations, which are slower", problem, source.name)
+        return None
 
 
 def build(source: Path, instructions: str, extra: tuple[str, ...] = ()) -> Path:

@@ -6,13 +6,16 @@ of its output, before the sum over samples.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from granprune.criteria.fused_magnitudes import fused_magnitudes
 from granprune.errors import UserError
 from granprune.masking import MaskedModel, raw_weight
 
@@ -54,6 +57,12 @@ class WeightGradients:
         """Sum over samples of |gradient| ** power, of the mask's shape."""
         weight = raw_weight(self.layer).detach()
         mask = self.model.granularity.total(weight)
+        if (
+            isinstance(self.layer, nn.Conv2d)
+            and (fused := fused_magnitudes(self.layer, weight, self.inputs, self.outputs, mask.shape, power))
+            is not None
+        ):
+            return fused
         if mask.shape != weight.shape:
             return sum((chunk.abs().pow(power).sum(0) for chunk in self.chunks()), torch.zeros_like(mask))
         # A mask entry a weight, and |y x w| = |y x| |w|.
@@ -89,7 +98,7 @@ def mask_gradients(
 
 def _from_weights(model: MaskedModel, images: Tensor, labels: Tensor) -> dict[str, WeightGradients]:
     inputs: dict[str, Tensor] = {}
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, GradientEdge] = {}
 
     def keep(name: str):
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -97,14 +106,17 @@ def _from_weights(model: MaskedModel, images: Tensor, labels: Tensor) -> dict[st
                 raise UserError(
                     f"samples' gradients need each layer to run once in a pass; {name} runs twice"
                 )
-            inputs[name], outputs[name] = args[0].detach(), output
-            return output.clone()  # a following in-place activation must not change what is kept
+            first = not output.requires_grad
+            output.requires_grad_()
+            # The edge, not the tensor: a following activation may change that in place.
+            inputs[name], outputs[name] = args[0].detach(), get_gradient_edge(output)
+            return output.clone() if first else output  # where gradients start, nothing may be changed
 
         return hook
 
     handles = [model.module(name).register_forward_hook(keep(name)) for name in model.layers]
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), _frozen(model):
             loss = F.cross_entropy(model(images), labels, reduction="sum")
         gradients = torch.autograd.grad(loss, [outputs[name] for name in model.layers])
     finally:
@@ -114,6 +126,19 @@ def _from_weights(model: MaskedModel, images: Tensor, labels: Tensor) -> dict[st
         name: WeightGradients(model, model.module(name), inputs[name], gradient)
         for name, gradient in zip(model.layers, gradients, strict=True)
     }
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Within the block, parameters get no gradients, so none are computed."""
+    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in moving:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in moving:
+            parameter.requires_grad_()
 
 
 def _weight_gradients(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:
