@@ -168,6 +168,21 @@ def test_threads_change_nothing_but_rounding():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("skipped", [True, False])
+def test_parameters_without_gradients(training, skipped):
+    torch.manual_seed(0)
+    x, dy, skip = (channels_last(3, 5, 4, 4).requires_grad_() for _ in range(3))
+    wanted = (x, skip) if skipped else (x,)
+    norm, gradients = layer(5, training), []
+    for needed in True, False:
+        same = copy.deepcopy(norm).requires_grad_(needed)
+        y = normalise_relu(same, nn.ReLU(), *wanted)
+        gradients.append(torch.autograd.grad(y, wanted, dy))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_modules_that_someone_listens_to_run_themselves():
     x, norm, act, seen = channels_last(2, 3, 4, 4), layer(3), nn.ReLU(), []
     for module in norm, act:

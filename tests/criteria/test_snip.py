@@ -154,6 +154,18 @@ def test_the_model_is_left_as_it_was(case, grad):
     assert not model.training
 
 
+@pytest.mark.parametrize("granularity", [Weights, Kernels])
+@pytest.mark.parametrize("samples", [1, 5])
+def test_single_precision_is_the_same_up_to_rounding(convnet, batches, granularity, samples):
+    """Convolutions then take the compiled function."""
+    model = MaskedModel(convnet.eval(), granularity())
+    exact = copy.deepcopy(model).double()
+    found = scores(model, batches, num_samples=samples)
+    doubles = [(images.double(), labels) for images, labels in batches]
+    for name, wanted in scores(exact, doubles, num_samples=samples).items():
+        torch.testing.assert_close(found[name].double(), wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_a_dead_unit_scores_zero_for_its_incoming_weights(mlp, flat_batches):
     model = MaskedModel(mlp.eval(), Weights())
     model.masks["head"][:, 1] = False
