@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from granprune.native import accelerator
@@ -49,7 +48,7 @@ def normalise_relu(
         rows: (C,) which of the layer's channels these are; None: all of them, in order.
     """
     library = _library_for(x, norm, act)
-    if library is not None and (skip is None or skip.dtype == x.dtype):
+    if library is not None and (skip is None or (skip.dtype, skip.shape) == (x.dtype, x.shape)):
         return _apply(library, norm, x, rows, skip, True)
     y = _plainly(norm, x, rows)
     return act(y if skip is None else y + skip)
@@ -70,9 +69,19 @@ def _library_for(x: Tensor, *modules: nn.Module) -> ctypes.CDLL | None:
         or norm.weight.dtype != torch.float32
         or norm.running_mean is None
         or norm.momentum is None
-        or any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+        or any(_watched(module) for module in modules)
+        or type(modules[-1]) not in (nn.BatchNorm2d, nn.ReLU)
     )
     return None if plain else _library()
+
+
+def _watched(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 def _plainly(norm: Any, x: Tensor, rows: Tensor | None) -> Tensor:
@@ -120,23 +129,39 @@ class _Norm(torch.autograd.Function):
         library.granprune_norm_forward(
             *_shape(x), ctypes.byref(channels), *ctx.flags, *_pointers(x, skip, y, statistics)
         )
-        ctx.save_for_backward(rows, x, None if skip is None else y, statistics)
-        ctx.library, ctx.features = library, len(weight)
+        ctx.save_for_backward(rows, x, None if skip is None else y, statistics, weight, bias)
+        ctx.library, ctx.eps = library, norm.eps
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        rows, x, y, statistics = ctx.saved_tensors
+        rows, x, y, statistics, weight, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():  # whoever asks for the gradient's graph wants to differentiate it
+            return None, None, None, None, *_backward_with_graph(ctx, dy)
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx, dskip = torch.empty_like(x), None if y is None else torch.empty_like(x)
         dweight = dbias = None
         if ctx.needs_input_grad[6] or ctx.needs_input_grad[7]:
-            dweight, dbias = torch.zeros(2, ctx.features)
+            dweight, dbias = torch.zeros(2, len(weight))
         ctx.library.granprune_norm_backward(
             *_shape(x), *ctx.flags, *_pointers(rows, x, y, dy, statistics, dskip, dx, dweight, dbias)
         )
         return None, None, None, None, dx, dskip, dweight, dbias
+
+
+def _backward_with_graph(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of x, skip, weight and bias by PyTorch's operations."""
+    rows, x, y, (mean, inverse, _, _), weight, bias = ctx.saved_tensors
+    training, relu = ctx.flags
+    chosen = [values if rows is None else values[rows] for values in (weight, bias)]
+    running = (None, None) if training else (mean, inverse**-2 - ctx.eps)
+    normal = F.batch_norm(x, running[0], running[1], chosen[0], chosen[1], training, 0.0, ctx.eps)
+    if relu:
+        dy = dy * ((normal if y is None else y) > 0)
+    inputs = [values for values in (x, weight, bias) if values.requires_grad]
+    found = iter(torch.autograd.grad(normal, inputs, dy, create_graph=True))
+    dx, dweight, dbias = (next(found) if values.requires_grad else None for values in (x, weight, bias))
+    return dx, None if y is None else dy, dweight, dbias
 
 
 class _Shape(ctypes.Structure):  # these two as in batch_norm.cpp

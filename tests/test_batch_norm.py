@@ -183,12 +183,54 @@ def test_parameters_without_gradients(training, skipped):
         assert torch.equal(one, other)
 
 
-def test_modules_that_someone_listens_to_run_themselves():
-    x, norm, act, seen = channels_last(2, 3, 4, 4), layer(3), nn.ReLU(), []
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("relu, skipped", [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("some", [True, False])
+def test_can_be_differentiated_twice(training, relu, skipped, some):
+    """The gradient of a square of gradients, as GraSP needs it."""
+    torch.manual_seed(0)
+    norm, rows = layer(7, training), torch.tensor([5, 0, 2]) if some else None
+    x, dy, skip = (channels_last(4, 3 if some else 7, 5, 5) for _ in range(3))
+    found = []
+    for module, dtype in (norm, torch.float32), (copy.deepcopy(norm).double(), torch.float64):
+        inputs = [values.to(dtype).detach().requires_grad_() for values in (x, skip)[: 1 + skipped]]
+        wanted = [*inputs, module.weight, module.bias]
+        if relu:
+            y = normalise_relu(module, nn.ReLU(), *inputs, rows=rows)
+        else:
+            y = normalise(module, *inputs, rows=rows)
+        assert ("_Norm" in y.grad_fn.name()) == (dtype == torch.float32)
+        gradients = torch.autograd.grad((y**3 * dy).sum(), wanted, create_graph=True)
+        flow = sum(gradient.square().mean() for gradient in gradients)
+        found.append([g.detach() for g in (*gradients, *torch.autograd.grad(flow, wanted))])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+def listen(module, how, seen):
+    getattr(module, how)(lambda module, *rest: seen.append(type(module)))
+
+
+@pytest.mark.parametrize(
+    "how", ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"]
+)
+def test_modules_that_someone_listens_to_run_themselves(how):
+    x, norm, act, seen = channels_last(2, 3, 4, 4).requires_grad_(), layer(3), nn.ReLU(), []
     for module in norm, act:
-        module.register_forward_hook(lambda module, inputs, output: seen.append(type(module)))
-    normalise_relu(norm, act, x)
-    assert seen == [nn.BatchNorm2d, nn.ReLU]
+        listen(module, how, seen)
+    normalise_relu(norm, act, x).sum().backward()
+    assert set(seen) == {nn.BatchNorm2d, nn.ReLU}
+
+
+def test_another_activation_is_taken_as_it_is():
+    x, norm = channels_last(2, 3, 4, 4), layer(3)
+    assert torch.equal(normalise_relu(norm, nn.ELU(), x, x), nn.functional.elu(copy.deepcopy(norm)(x) + x))
+
+
+def test_a_skip_connection_that_has_to_be_broadcast_is():
+    x, norm = channels_last(2, 3, 4, 4), layer(3)
+    skip = torch.ones(1, 3, 1, 1)
+    assert torch.equal(normalise_relu(norm, nn.ReLU(), x, skip), (copy.deepcopy(norm)(x) + 1).relu())
 
 
 def taken(norm, x):
