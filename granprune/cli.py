@@ -228,7 +228,7 @@ class PruningCLI(LightningCLI):
 
     def test(self, model: Classifier, datamodule: ImageDataModule) -> None:
         """Evaluate a finished run on the test images, with its masks."""
-        path = find_checkpoint(self.settings.ckpt_path or self.directory.path)
+        path = self._evaluated_checkpoint()
         self.trainer.test(model, datamodule=datamodule, ckpt_path=str(path), weights_only=True)
         if self.settings.report_dimensionality:
             found = dimensionality(model.network, datamodule.test_dataloader())
@@ -237,8 +237,14 @@ class PruningCLI(LightningCLI):
 
     def validate(self, model: Classifier, datamodule: ImageDataModule) -> None:
         """Evaluate a finished run on the evaluation splits, with its masks."""
-        path = find_checkpoint(self.settings.ckpt_path or self.directory.path)
+        path = self._evaluated_checkpoint()
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=str(path), weights_only=True)
+
+    def _evaluated_checkpoint(self) -> Path:
+        path = find_checkpoint(self.settings.ckpt_path or self.directory.path)
+        if self.trainer.is_global_zero:
+            log.info("evaluating %s", path)
+        return path
 
     def _directory(self) -> RunDirectory:
         name = identity.run_name(self.plain)

@@ -85,8 +85,11 @@ FIT = [
     # what is missing
     ("--pruning.scope LayerMatched", "pruning.scope.run is missing: LayerMatched needs it"),
     ("--pruning.criterion Inverted", "pruning.criterion.criterion is missing: Inverted needs it"),
-    ("--pruning.scope LayerMatched --pruning.scope.run gone", "gone is neither a checkpoint nor a run"),
-    ("--ckpt_path gone.ckpt", "gone.ckpt is neither a checkpoint nor a run directory"),
+    (
+        "--pruning.scope LayerMatched --pruning.scope.run gone",
+        "there is no checkpoint and no run directory gone",
+    ),
+    ("--ckpt_path gone.ckpt", "there is no checkpoint and no run directory gone.ckpt"),
     ("--ckpt_path notes.txt", "checkpoint notes.txt is damaged"),
     ("--config gone.yaml", "there is no file", "gone.yaml"),
     ("--config empty.yaml", "empty.yaml: expected options and their values"),
@@ -130,8 +133,8 @@ OTHERS = [
     ("fly", "there is no command 'fly'; there are fit, validate, test"),
     ("fit", "model.network, model.granularity, data must be given", "--config FILE"),
     ("fit --config", "--config: expected one argument"),
-    ("test --config small.yaml", "neither a checkpoint nor a run directory"),
-    ("validate --config small.yaml --ckpt_path gone", "gone is neither a checkpoint nor a run directory"),
+    ("test --config small.yaml", "there is no checkpoint and no run directory"),
+    ("validate --config small.yaml --ckpt_path gone", "there is no checkpoint and no run directory gone"),
     ("test --config small.yaml --report_dimensionality maybe", "report_dimensionality is maybe"),
 ]
 VARIABLES = [

@@ -220,7 +220,7 @@ def test_command_evaluates_with_masks(finished, launch):
     result = json.loads((directory / "result.json").read_text())
     for command in "test", "validate":
         ended = launch(folder, command, "--config", directory / "config.yaml")
-        assert (ended.code, ended.err) == (0, "")
+        assert (ended.code, ended.err) == (0, evaluating(directory))
         assert shown(ended.out, "test_accuracy") == pytest.approx(result["test_accuracy"], rel=1e-6)
         assert shown(ended.out, "test_loss") == pytest.approx(result["test_loss"], rel=1e-6)
     unmasked = launch(folder, "test", *FIT[1:], "--ckpt_path", dense_copy(directory, folder))
@@ -242,10 +242,15 @@ def test_dimensionality(finished, launch):
     folder, _, directory = finished
     words = ["test", "--config", directory / "config.yaml", "--report_dimensionality", "true"]
     ended = launch(folder, *words)
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, ended.err) == (0, evaluating(directory))
     rows = [line.split() for line in ended.out.splitlines() if "hidden." in line]
     assert [(row[0], row[2]) for row in rows] == [("hidden.0", "12"), ("hidden.1", "8")]
     assert all(1 < float(row[1]) <= float(row[2]) for row in rows)
+
+
+def evaluating(directory):
+    """The only line beside the results: which network they are of."""
+    return f"granprune: evaluating {sorted(directory.glob('checkpoints/*.ckpt'))[-1]}\n"
 
 
 def dense_copy(directory, folder):

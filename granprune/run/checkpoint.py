@@ -135,18 +135,22 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def find_checkpoint(run: str | PathLike[str]) -> Path:
-    """The checkpoint that a run directory or file name stands for.
+    """The checkpoint that a run directory, by its newest one, or a file name stands for.
 
     Raises:
         UserError: There is none.
+        DamagedCheckpoint: A run's newest one is not what was written; the one before is another network.
     """
     path = Path(run)
     if path.is_file():
         return path
-    newest = RunDirectory(path).latest() if path.is_dir() else None
-    if newest is None:
+    if not path.exists():
+        raise UserError(f"there is no checkpoint and no run directory {run}")
+    saved = RunDirectory(path).saved()
+    if not saved:
         raise UserError(f"{run} is neither a checkpoint nor a run directory that holds one")
-    return newest
+    load(saved[-1])
+    return saved[-1]
 
 
 def load_masks(run: str | PathLike[str], like: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -49,14 +49,16 @@ class RunDirectory:
         return sorted(self.checkpoints.glob("step=*.ckpt"))
 
     def latest(self) -> Path | None:
-        """The newest checkpoint that is undamaged; damaged ones are reported."""
+        """The newest checkpoint that is undamaged, to go on from; damaged ones are reported."""
         for path in reversed(self.saved()):
             try:
                 load(path)
             except DamagedCheckpoint as error:
-                log.warning("%s; going on from what was saved before it", error)
+                log.warning("%s", error)
             else:
                 return path
+        if self.saved():
+            log.warning("no checkpoint in %s can be used: starting from the beginning", self.checkpoints)
         return None
 
     def tidy(self, step: int, keep: int) -> None:

@@ -8,7 +8,7 @@ from granprune.errors import UserError
 from granprune.granularity import Weights
 from granprune.masking import MaskedModel
 from granprune.run.checkpoint import find_checkpoint, get_random_state, load_masks, set_random_state
-from granprune.run.checkpoint_io import SealedCheckpointIO, load
+from granprune.run.checkpoint_io import DamagedCheckpoint, SealedCheckpointIO, load
 from granprune.run.directory import RunDirectory
 
 
@@ -41,10 +41,26 @@ def test_a_run_stands_for_its_newest_checkpoint(tmp_path):
     assert find_checkpoint(str(directory.checkpoint(1))) == directory.checkpoint(1)
 
 
-@pytest.mark.parametrize("name", ["empty", "missing"])
-def test_a_folder_without_checkpoint_is_refused(tmp_path, name):
+def test_a_damaged_newest_checkpoint_is_not_replaced_by_another_network(tmp_path):
+    directory = RunDirectory(tmp_path)
+    for step in 1, 2:
+        save(directory, step, {})
+    directory.checkpoint(2).write_bytes(b"damaged")
+    with pytest.raises(DamagedCheckpoint, match=f"{directory.checkpoint(2)} is damaged"):
+        find_checkpoint(tmp_path)
+    assert find_checkpoint(directory.checkpoint(1)) == directory.checkpoint(1)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("empty", "{} is neither a checkpoint nor a run directory"),
+        ("missing", "there is no checkpoint and no run directory {}"),
+    ],
+)
+def test_a_folder_without_checkpoint_is_refused(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=f"{tmp_path / name} is neither a checkpoint nor a run directory"):
+    with pytest.raises(UserError, match=message.format(tmp_path / name)):
         find_checkpoint(tmp_path / name)
 
 

@@ -40,6 +40,7 @@ def test_damaged_checkpoints_are_reported_and_passed_over(directory, caplog):
     assert [step in message for message, step in zip(caplog.messages, ("00000003", "00000002"), strict=True)]
     directory.checkpoint(1).write_bytes(b"damaged")
     assert directory.latest() is None
+    assert "starting from the beginning" in caplog.messages[-1]
 
 
 def test_unfinished_files_are_no_checkpoints(directory):
