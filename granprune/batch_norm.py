@@ -47,16 +47,17 @@ def normalise_relu(
         skip: (B, C, H, W), added before the activation.
         rows: (C,) which of the layer's channels these are; None: all of them, in order.
     """
-    library = _library_for(x, norm, act)
+    library = _library_for(x, norm)
     if library is not None and (skip is None or (skip.dtype, skip.shape) == (x.dtype, x.shape)):
-        return _apply(library, norm, x, rows, skip, True)
+        relu = type(act) is nn.ReLU and not _watched(act)
+        y = _apply(library, norm, x, rows, skip, relu)
+        return y if relu else act(y)
     y = _plainly(norm, x, rows)
     return act(y if skip is None else y + skip)
 
 
-def _library_for(x: Tensor, *modules: nn.Module) -> ctypes.CDLL | None:
+def _library_for(x: Tensor, norm: Any) -> ctypes.CDLL | None:
     """The compiled functions, if they can do it."""
-    norm: Any = modules[0]
     plain = (
         type(x) is not Tensor  # a tracer's
         or not x.is_cpu
@@ -69,8 +70,7 @@ def _library_for(x: Tensor, *modules: nn.Module) -> ctypes.CDLL | None:
         or norm.weight.dtype != torch.float32
         or norm.running_mean is None
         or norm.momentum is None
-        or any(_watched(module) for module in modules)
-        or type(modules[-1]) not in (nn.BatchNorm2d, nn.ReLU)
+        or _watched(norm)
     )
     return None if plain else _library()
 
@@ -129,8 +129,8 @@ class _Norm(torch.autograd.Function):
         library.granprune_norm_forward(
             *_shape(x), ctypes.byref(channels), *ctx.flags, *_pointers(x, skip, y, statistics)
         )
-        ctx.save_for_backward(rows, x, None if skip is None else y, statistics, weight, bias)
-        ctx.library, ctx.eps = library, norm.eps
+        ctx.save_for_backward(rows, x, y if relu and skip is not None else None, statistics, weight, bias)
+        ctx.library, ctx.eps, ctx.skipped = library, norm.eps, skip is not None
         return y
 
     @staticmethod
@@ -146,6 +146,8 @@ class _Norm(torch.autograd.Function):
         ctx.library.granprune_norm_backward(
             *_shape(x), *ctx.flags, *_pointers(rows, x, y, dy, statistics, dskip, dx, dweight, dbias)
         )
+        if ctx.skipped and y is None:
+            dskip = dy
         return None, None, None, None, dx, dskip, dweight, dbias
 
 
@@ -161,7 +163,7 @@ def _backward_with_graph(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     inputs = [values for values in (x, weight, bias) if values.requires_grad]
     found = iter(torch.autograd.grad(normal, inputs, dy, create_graph=True))
     dx, dweight, dbias = (next(found) if values.requires_grad else None for values in (x, weight, bias))
-    return dx, None if y is None else dy, dweight, dbias
+    return dx, dy if ctx.skipped else None, dweight, dbias
 
 
 class _Shape(ctypes.Structure):  # these two as in batch_norm.cpp

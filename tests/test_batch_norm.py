@@ -222,9 +222,29 @@ def test_modules_that_someone_listens_to_run_themselves(how):
     assert set(seen) == {nn.BatchNorm2d, nn.ReLU}
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("skipped", [True, False])
+def test_a_mask_on_the_activation(training, skipped):
+    """A hook on the ReLU, as masks of channels are: the compiled part ends before it."""
+    torch.manual_seed(0)
+    norm, mask = layer(6, training), torch.tensor([1.0, 0, 1, 1, 0, 1])[:, None, None]
+    x, skip, dy = (channels_last(4, 6, 5, 5) for _ in range(3))
+    found = []
+    for module, dtype in (norm, torch.float32), (copy.deepcopy(norm).double(), torch.float64):
+        act = nn.ReLU(inplace=True)
+        act.register_forward_hook(lambda module, inputs, output: output * mask)
+        inputs = [values.to(dtype).requires_grad_() for values in (x, skip)[: 1 + skipped]]
+        y = normalise_relu(module, act, *inputs)
+        wanted = [*inputs, module.weight, module.bias]
+        found.append([y.detach(), *torch.autograd.grad(y, wanted, dy.to(dtype))])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-4)
+
+
 def test_another_activation_is_taken_as_it_is():
     x, norm = channels_last(2, 3, 4, 4), layer(3)
-    assert torch.equal(normalise_relu(norm, nn.ELU(), x, x), nn.functional.elu(copy.deepcopy(norm)(x) + x))
+    wanted = nn.functional.elu(copy.deepcopy(norm)(x) + x)
+    torch.testing.assert_close(normalise_relu(norm, nn.ELU(), x, x), wanted)
 
 
 def test_a_skip_connection_that_has_to_be_broadcast_is():
