@@ -41,11 +41,11 @@ def accelerator(source: Path) -> ctypes.CDLL | None:
     """A compiled source that makes faster what is possible without it, on torch's threads (OpenMP).
 
     Returns:
-        None if it cannot be compiled here; a warning has said so then, once a source.
+        None if it cannot be compiled, kept or loaded here; a warning has said so then, once a source.
     """
     try:
         return ctypes.CDLL(str(build(source, level(), ("-fopenmp",))))
-    except CompilerMissing as problem:
+    except (CompilerMissing, OSError) as problem:  # OSError: the cache cannot be written, or run from
         log.warning("%s; %s is replaced by PyTorch's own operations, which are slower", problem, source.name)
         return None
 

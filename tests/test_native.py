@@ -80,6 +80,32 @@ def test_a_failing_compiler_is_one_clear_line(tmp_path, monkeypatch):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.fixture
+def fresh():
+    """No source is known to be compiled, or not."""
+    native.accelerator.cache_clear()
+    yield
+    native.accelerator.cache_clear()
+
+
+def test_a_source_is_done_without_where_the_cache_cannot_be_written(tmp_path, monkeypatch, caplog, fresh):
+    source = tmp_path / "one.cpp"
+    source.write_text("int one() { return 1; }")
+    monkeypatch.setenv("GRANPRUNE_CACHE", str(source / "folder in a file"))
+    assert native.accelerator(source) is None and native.accelerator(source) is None
+    (message,) = caplog.messages
+    assert "folder in a file" in message and "one.cpp is replaced by PyTorch's own operations" in message
+
+
+def test_a_source_is_done_without_where_the_library_cannot_be_loaded(tmp_path, monkeypatch, caplog, fresh):
+    source, library = tmp_path / "one.cpp", tmp_path / "one.so"
+    library.write_bytes(b"damaged")
+    monkeypatch.setattr(native, "build", lambda *arguments: library)
+    assert native.accelerator(source) is None
+    (message,) = caplog.messages
+    assert str(library) in message and "\n" not in message
+
+
 @pytest.mark.slow
 def test_address_and_undefined_behaviour_sanitizers_are_clean(tmp_path):
     def runtime(name):

@@ -101,7 +101,7 @@ class Zeros(nn.Module):
         return x.new_zeros(len(x), self.outputs, height, width)
 
 
-class Unit(nn.Module):
+class ConvNormAct(nn.Module):
     """A convolution, its batch normalisation, and ReLU unless it is a shortcut."""
 
     rows: Tensor | None
@@ -123,7 +123,7 @@ class Unit(nn.Module):
 class CompactBlock(nn.Module):
     """A residual block whose three parts keep their own channels."""
 
-    def __init__(self, first: Unit, second: Unit, shortcut: nn.Module) -> None:
+    def __init__(self, first: ConvNormAct, second: ConvNormAct, shortcut: nn.Module) -> None:
         super().__init__()
         self.first, self.second, self.shortcut = first, second, shortcut
 
@@ -168,7 +168,7 @@ class Copies:
 def _resnet(network: Any, kept: Iterator[Tensor], builder: Builder) -> nn.Sequential:
     inputs = torch.arange(network.conv.in_channels)
     outputs = next(kept)
-    layers: list[nn.Module] = [_unit(network.conv, network.bn, inputs, outputs, builder)]
+    layers: list[nn.Module] = [_conv_norm_act(network.conv, network.bn, inputs, outputs, builder)]
     for block in network.blocks:
         small, outputs = _block(block, outputs, kept, builder)
         layers.append(small)
@@ -183,10 +183,10 @@ def _block(
     if down:
         next(kept)  # the shortcut keeps what the block's output keeps
     inner, outputs = next(kept), next(kept)
-    first = _unit(block.conv1, block.bn1, inputs, inner, builder)
-    second = _unit(block.conv2, block.bn2, inner, outputs, builder)
+    first = _conv_norm_act(block.conv1, block.bn1, inputs, inner, builder)
+    second = _conv_norm_act(block.conv2, block.bn2, inner, outputs, builder)
     if down:
-        shortcut: nn.Module = _unit(
+        shortcut: nn.Module = _conv_norm_act(
             block.shortcut[0], block.shortcut[1], inputs, outputs, builder, relu=False
         )
     elif torch.equal(inputs, outputs):
@@ -196,14 +196,16 @@ def _block(
     return CompactBlock(first, second, shortcut), outputs
 
 
-def _unit(conv: Any, norm: Any, inputs: Tensor, outputs: Tensor, builder: Builder, relu: bool = True) -> Unit:
+def _conv_norm_act(
+    conv: Any, norm: Any, inputs: Tensor, outputs: Tensor, builder: Builder, relu: bool = True
+) -> ConvNormAct:
     act = nn.ReLU(inplace=True) if relu else None
     zeros = Zeros(len(outputs), conv.stride[0])
     if not len(outputs):
-        return Unit(zeros, (nn.Identity(), None), act)
+        return ConvNormAct(zeros, (nn.Identity(), None), act)
     if not len(inputs):
-        return Unit(zeros, builder.norm(norm, outputs), act)
-    return Unit(*builder.conv(conv, norm, inputs, outputs), act)
+        return ConvNormAct(zeros, builder.norm(norm, outputs), act)
+    return ConvNormAct(*builder.conv(conv, norm, inputs, outputs), act)
 
 
 def _dbsn(network: DBSN, kept: Iterator[Tensor], builder: Builder) -> nn.Sequential:
