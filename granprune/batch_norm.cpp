@@ -126,11 +126,15 @@ void measure(const Shape& shape, const T* x, float* mean, double* variance) {
   }
 }
 
+// measured: the channels' variances, if these and the means are known.
 template <class T>
 void forward(const Shape& shape, const Channels& of, bool training, bool relu, const T* x, const T* skip, T* y,
-             const Statistics& s) {
+             const Statistics& s, const double* measured) {
   std::vector<double> variance(shape.channels);
-  if (training) measure(shape, x, s.mean, variance.data());
+  if (measured)
+    std::copy(measured, measured + shape.channels, variance.begin());
+  else if (training)
+    measure(shape, x, s.mean, variance.data());
   for (int64_t c = 0; c < shape.channels; c++) {
     const int64_t k = of[c];
     float &running_mean = of.running_mean[k], &running_var = of.running_var[k];
@@ -161,14 +165,20 @@ void forward(const Shape& shape, const Channels& of, bool training, bool relu, c
   });
 }
 
+// What becomes of x and the gradient g of the normalised number: dx = scale g + slope x + offset.
+struct Line {
+  std::vector<float> slope, offset;  // a number a channel each
+};
+
 // dx, and the parameters' gradients if they are wanted. gradient(number, lane) is that of the normalised
-// number; where it is needed a second time, after the sums, `again` is asked for it.
+// number; where it is needed a second time, after the sums, `again` is asked for it. Without dx only the line
+// is found, with the sums.
 template <class T, class Gradient, class Again>
-void differentiate(const Shape& shape, const int64_t* index, bool training, const T* x, const Statistics& s,
+Line differentiate(const Shape& shape, const int64_t* index, bool training, const T* x, const Statistics& s,
                    T* dx, float* dweight, float* dbias, Gradient gradient, Again again) {
   const auto means = lanes(shape, s.mean);
   const float* m = means.data();
-  const bool summed = training || dweight;
+  const bool summed = training || dweight || !dx;
   Sums total{std::vector<double>(shape.channels), std::vector<double>(shape.channels)};
   if (summed)
     total = sums(shape, [=](int64_t i, int64_t lane, float& sum, float& product) {
@@ -176,8 +186,8 @@ void differentiate(const Shape& shape, const int64_t* index, bool training, cons
       sum += g;
       product += g * (float(x[i]) - m[lane]);
     });
-  // dx = scale (g - mean(g) - (x - mean) inverse^2 mean(g (x - mean))), as one line in x and g
-  std::vector<float> slope(shape.channels), offset(shape.channels);
+  // dx = scale (g - mean(g) - (x - mean) inverse^2 mean(g (x - mean)))
+  Line line{std::vector<float>(shape.channels), std::vector<float>(shape.channels)};
   for (int64_t c = 0; c < shape.channels; c++) {
     const int64_t k = index ? index[c] : c;
     const double inverse = s.inverse[c], share = training ? double(s.scale[c]) / shape.pixels : 0;
@@ -185,11 +195,12 @@ void differentiate(const Shape& shape, const int64_t* index, bool training, cons
       dweight[k] = float(total.second[c] * inverse);
       dbias[k] = float(total.first[c]);
     }
-    slope[c] = float(-share * inverse * inverse * total.second[c]);
-    offset[c] = float(-share * total.first[c] - double(slope[c]) * s.mean[c]);
+    line.slope[c] = float(-share * inverse * inverse * total.second[c]);
+    line.offset[c] = float(-share * total.first[c] - double(line.slope[c]) * s.mean[c]);
   }
-  const auto scales = lanes(shape, s.scale), slopes = lanes(shape, slope.data());
-  const auto offsets = lanes(shape, offset.data());
+  if (!dx) return line;
+  const auto scales = lanes(shape, s.scale), slopes = lanes(shape, line.slope.data());
+  const auto offsets = lanes(shape, line.offset.data());
   const float *a = scales.data(), *b = slopes.data(), *c = offsets.data();
   const auto write = [=](auto asked) {
     each_part(shape, [=](int64_t begin, int64_t end, int64_t) {
@@ -202,14 +213,15 @@ void differentiate(const Shape& shape, const int64_t* index, bool training, cons
     write(again);
   else
     write(gradient);
+  return line;
 }
 
 // y is needed, and dskip wanted, where there was a skip connection.
 template <class T>
-void backward(const Shape& shape, const int64_t* index, bool training, bool relu, const T* x, const T* y,
+Line backward(const Shape& shape, const int64_t* index, bool training, bool relu, const T* x, const T* y,
               const T* dy, const Statistics& s, T* dskip, T* dx, float* dweight, float* dbias) {
   const auto run = [&](auto gradient, auto again) {
-    differentiate(shape, index, training, x, s, dx, dweight, dbias, gradient, again);
+    return differentiate(shape, index, training, x, s, dx, dweight, dbias, gradient, again);
   };
   if (y) {
     const auto keep = [=](int64_t i, int64_t) {
@@ -217,17 +229,17 @@ void backward(const Shape& shape, const int64_t* index, bool training, bool relu
       dskip[i] = T(g);
       return g;
     };
-    run(keep, [=](int64_t i, int64_t) { return float(dskip[i]); });
+    return run(keep, [=](int64_t i, int64_t) { return float(dskip[i]); });
   } else if (relu) {  // y is computed again: that costs less than reading it
     const auto scales = lanes(shape, s.scale), shifts = lanes(shape, s.shift);
     const float *a = scales.data(), *b = shifts.data();
     const auto gradient = [=](int64_t i, int64_t lane) {
       return float(x[i]) * a[lane] + b[lane] > 0 ? float(dy[i]) : 0.f;
     };
-    run(gradient, gradient);
+    return run(gradient, gradient);
   } else {
     const auto gradient = [=](int64_t i, int64_t) { return float(dy[i]); };
-    run(gradient, gradient);
+    return run(gradient, gradient);
   }
 }
 
@@ -240,24 +252,29 @@ T* as(void* values) { return static_cast<T*>(values); }
 
 extern "C" {
 
+// statistics: (4, channels). variance: (channels), if it is known, as then the first row of statistics is.
 void granprune_norm_forward(bool bfloat16, const Shape* shape, const Channels* channels, bool training,
-                            bool relu, const void* x, const void* skip, void* y, float* statistics) {
+                            bool relu, const void* x, const void* skip, void* y, float* statistics,
+                            const double* variance) {
   const auto run = [&](auto type) {
     using T = decltype(type);
     forward<T>(*shape, *channels, training, relu, as<T>(x), as<T>(skip), as<T>(y),
-               Statistics(statistics, shape->channels));
+               Statistics(statistics, shape->channels), variance);
   };
   bfloat16 ? run(BFloat16()) : run(float());
 }
 
+// line: (2, channels) slope and offset, instead of dx, if that is not wanted.
 void granprune_norm_backward(bool bfloat16, const Shape* shape, bool training, bool relu,
                              const int64_t* index, const void* x, const void* y, const void* dy,
-                             float* statistics, void* dskip, void* dx, float* dweight, float* dbias) {
+                             float* statistics, void* dskip, void* dx, float* dweight, float* dbias,
+                             float* line) {
   const auto run = [&](auto type) {
     using T = decltype(type);
-    backward<T>(*shape, index, training, relu, as<T>(x), as<T>(y), as<T>(dy),
+    return backward<T>(*shape, index, training, relu, as<T>(x), as<T>(y), as<T>(dy),
                 Statistics(statistics, shape->channels), as<T>(dskip), as<T>(dx), dweight, dbias);
   };
-  bfloat16 ? run(BFloat16()) : run(float());
+  const Line found = bfloat16 ? run(BFloat16()) : run(float());
+  if (!dx) std::copy(found.offset.begin(), found.offset.end(), std::copy(found.slope.begin(), found.slope.end(), line));
 }
 }

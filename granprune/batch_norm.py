@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from granprune.native import accelerator
+from granprune.convolution import Convolution, Normalisation
+from granprune.native import accelerator, pointers, watched
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 LANES = 16  # numbers of float32 in the longest vectors
@@ -31,8 +32,8 @@ def normalise(norm: Any, x: Tensor, rows: Tensor | None = None) -> Tensor:
         x: (B, C, H, W).
         rows: (C,) which of the layer's channels these are; None: all of them, in order.
     """
-    library = _library_for(x, norm)
-    return _plainly(norm, x, rows) if library is None else _apply(library, norm, x, rows, None, False)
+    library = library_for(x, norm)
+    return _plainly(norm, x, rows) if library is None else apply(library, norm, x, rows)
 
 
 def normalise_relu(
@@ -47,16 +48,21 @@ def normalise_relu(
         skip: (B, C, H, W), added before the activation.
         rows: (C,) which of the layer's channels these are; None: all of them, in order.
     """
-    library = _library_for(x, norm)
+    library = library_for(x, norm)
     if library is not None and (skip is None or (skip.dtype, skip.shape) == (x.dtype, x.shape)):
-        relu = type(act) is nn.ReLU and not _watched(act)
-        y = _apply(library, norm, x, rows, skip, relu)
+        relu = is_relu(act)
+        y = apply(library, norm, x, rows, skip, relu)
         return y if relu else act(y)
     y = _plainly(norm, x, rows)
     return act(y if skip is None else y + skip)
 
 
-def _library_for(x: Tensor, norm: Any) -> ctypes.CDLL | None:
+def is_relu(act: nn.Module) -> bool:
+    """Whether the activation is a ReLU to which nobody listens."""
+    return type(act) is nn.ReLU and not watched(act)
+
+
+def library_for(x: Tensor, norm: Any) -> ctypes.CDLL | None:
     """The compiled functions, if they can do it."""
     plain = (
         type(x) is not Tensor  # a tracer's
@@ -65,22 +71,19 @@ def _library_for(x: Tensor, norm: Any) -> ctypes.CDLL | None:
         or torch.compiler.is_compiling()
         or not x.is_contiguous(memory_format=torch.channels_last)
         or x.numel() <= x.shape[1]
-        or type(norm) is not nn.BatchNorm2d
-        or norm.weight is None
-        or norm.weight.dtype != torch.float32
-        or norm.running_mean is None
-        or norm.momentum is None
-        or _watched(norm)
+        or not _has_form(norm)
     )
     return None if plain else _library()
 
 
-def _watched(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+def _has_form(norm: Any) -> bool:
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.weight is not None
+        and norm.weight.dtype == torch.float32
+        and norm.running_mean is not None
+        and norm.momentum is not None
+        and not watched(norm)
     )
 
 
@@ -97,10 +100,28 @@ def _plainly(norm: Any, x: Tensor, rows: Tensor | None) -> Tensor:
     return y
 
 
-def _apply(
-    library: ctypes.CDLL, norm: Any, x: Tensor, rows: Tensor | None, skip: Tensor | None, relu: bool
+def apply(
+    library: ctypes.CDLL,
+    norm: Any,
+    x: Tensor,
+    rows: Tensor | None = None,
+    skip: Tensor | None = None,
+    relu: bool = False,
+    convolution: tuple[Convolution, Tensor] | None = None,
 ) -> Tensor:
-    y = _Norm.apply(library, norm, rows, relu, x, skip, norm.weight, norm.bias)
+    """What the compiled functions make of x.
+
+    Args:
+        library: From `library_for`.
+        norm: The BatchNorm2d.
+        x: (B, C, H, W).
+        rows: (C,) which of the layer's channels these are; None: all of them, in order.
+        skip: (B, C, H, W), added after normalisation.
+        relu: Whether a ReLU comes last.
+        convolution: One that comes first, and its weights.
+    """
+    first, kernels = convolution or (None, None)
+    y = _Norm.apply(library, norm, rows, relu, first, x, kernels, skip, norm.weight, norm.bias)
     if norm.training:
         norm.num_batches_tracked += 1
     return y
@@ -114,56 +135,78 @@ class _Norm(torch.autograd.Function):
         norm: Any,
         rows: Tensor | None,
         relu: bool,
-        x: Tensor,
+        convolution: Convolution | None,
+        images: Tensor,
+        kernels: Tensor | None,
         skip: Tensor | None,
         weight: Tensor,
         bias: Tensor,
     ) -> Tensor:
+        x, variance, statistics = images, None, torch.empty(4, len(weight) if rows is None else len(rows))
+        if convolution is not None:
+            x, variance = convolution.forward(images, kernels, statistics[0] if norm.training else None)
         if skip is not None:
             skip = skip.contiguous(memory_format=torch.channels_last)
         ctx.flags = norm.training, relu
         channels = _Channels(
-            *_pointers(rows, weight, bias, norm.running_mean, norm.running_var), norm.momentum, norm.eps
+            *pointers(rows, weight, bias, norm.running_mean, norm.running_var), norm.momentum, norm.eps
         )
-        y, statistics = torch.empty_like(x), torch.empty(4, x.shape[1])
+        y = torch.empty_like(x)
         library.granprune_norm_forward(
-            *_shape(x), ctypes.byref(channels), *ctx.flags, *_pointers(x, skip, y, statistics)
+            *_shape(x), ctypes.byref(channels), *ctx.flags, *pointers(x, skip, y, statistics, variance)
         )
-        ctx.save_for_backward(rows, x, y if relu and skip is not None else None, statistics, weight, bias)
-        ctx.library, ctx.eps, ctx.skipped = library, norm.eps, skip is not None
+        after = y if relu and skip is not None else None
+        before = (None, None) if convolution is None else (images, kernels)
+        ctx.save_for_backward(rows, *before, x, after, statistics, weight, bias)
+        ctx.library, ctx.convolution, ctx.eps, ctx.skipped = library, convolution, norm.eps, skip is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        rows, x, y, statistics, weight, bias = ctx.saved_tensors
+        nothing = None, None, None, None, None
         if torch.is_grad_enabled():  # whoever asks for the gradient's graph wants to differentiate it
-            return None, None, None, None, *_backward_with_graph(ctx, dy)
+            return *nothing, *_backward_with_graph(ctx, dy)
+        rows, images, kernels, x, y, statistics, weight, bias = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
-        dx, dskip = torch.empty_like(x), None if y is None else torch.empty_like(x)
-        dweight = dbias = None
-        if ctx.needs_input_grad[6] or ctx.needs_input_grad[7]:
+        convolution: Convolution | None = ctx.convolution
+        dx = torch.empty_like(x) if convolution is None else None
+        dskip = None if y is None else torch.empty_like(x)
+        dweight = dbias = dkernels = None
+        if ctx.needs_input_grad[8] or ctx.needs_input_grad[9]:
             dweight, dbias = torch.zeros(2, len(weight))
+        line = torch.empty(2, x.shape[1])
         ctx.library.granprune_norm_backward(
-            *_shape(x), *ctx.flags, *_pointers(rows, x, y, dy, statistics, dskip, dx, dweight, dbias)
+            *_shape(x), *ctx.flags, *pointers(rows, x, y, dy, statistics, dskip, dx, dweight, dbias, line)
         )
+        if convolution is not None:
+            lines = torch.cat([statistics[2:], line])
+            relu = ctx.flags[1] and y is None  # else the ReLU is accounted for
+            normalisation = Normalisation(x, dy if dskip is None else dskip, lines, relu)
+            dx, dkernels = convolution.backward(images, kernels, normalisation, ctx.needs_input_grad[5:7])
         if ctx.skipped and y is None:
             dskip = dy
-        return None, None, None, None, dx, dskip, dweight, dbias
+        return *nothing, dx, dkernels, dskip, dweight, dbias
 
 
 def _backward_with_graph(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients of x, skip, weight and bias by PyTorch's operations."""
-    rows, x, y, (mean, inverse, _, _), weight, bias = ctx.saved_tensors
+    """Gradients of images or x, kernels, skip, weight and bias by PyTorch's operations."""
+    rows, images, kernels, x, y, (mean, inverse, _, _), weight, bias = ctx.saved_tensors
     training, relu = ctx.flags
+    if ctx.convolution is not None:
+        x = ctx.convolution.plain(images, kernels)
     chosen = [values if rows is None else values[rows] for values in (weight, bias)]
     running = (None, None) if training else (mean, inverse**-2 - ctx.eps)
     normal = F.batch_norm(x, running[0], running[1], chosen[0], chosen[1], training, 0.0, ctx.eps)
     if relu:
         dy = dy * ((normal if y is None else y) > 0)
-    inputs = [values for values in (x, weight, bias) if values.requires_grad]
-    found = iter(torch.autograd.grad(normal, inputs, dy, create_graph=True))
-    dx, dweight, dbias = (next(found) if values.requires_grad else None for values in (x, weight, bias))
-    return dx, dy if ctx.skipped else None, dweight, dbias
+    first = x if ctx.convolution is None else images
+    sources = first, kernels, weight, bias
+    wanted = [values for values in sources if values is not None and values.requires_grad]
+    found = iter(torch.autograd.grad(normal, wanted, dy, create_graph=True))
+    dfirst, dkernels, dweight, dbias = (
+        next(found) if values is not None and values.requires_grad else None for values in sources
+    )
+    return dfirst, dkernels, dy if ctx.skipped else None, dweight, dbias
 
 
 class _Shape(ctypes.Structure):  # these two as in batch_norm.cpp
@@ -188,16 +231,12 @@ def _shape(x: Tensor) -> tuple[bool, Any]:
     return x.dtype == torch.bfloat16, ctypes.byref(shape)
 
 
-def _pointers(*tensors: Tensor | None) -> list[int | None]:
-    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-
-
 @cache
 def _library() -> ctypes.CDLL | None:
     library = accelerator(SOURCE)
     if library is not None:
         flag, pointer = ctypes.c_bool, ctypes.c_void_p
-        library.granprune_norm_forward.argtypes = [flag, pointer, pointer, flag, flag, *[pointer] * 4]
-        library.granprune_norm_backward.argtypes = [flag, pointer, flag, flag, *[pointer] * 9]
+        library.granprune_norm_forward.argtypes = [flag, pointer, pointer, flag, flag, *[pointer] * 5]
+        library.granprune_norm_backward.argtypes = [flag, pointer, flag, flag, *[pointer] * 10]
         library.granprune_norm_forward.restype = library.granprune_norm_backward.restype = None
     return library

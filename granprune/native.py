@@ -12,6 +12,7 @@ from pathlib import Path
 
 import platformdirs
 import torch
+from torch import Tensor, nn
 
 from granprune.errors import UserError
 
@@ -37,23 +38,43 @@ def level() -> str:
 
 
 @cache
-def accelerator(source: Path) -> ctypes.CDLL | None:
+def accelerator(source: Path, extra: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     """A compiled source that makes faster what is possible without it, on torch's threads (OpenMP).
+
+    Args:
+        source: The file.
+        extra: More flags of the compiler.
 
     Returns:
         None if it cannot be compiled, kept or loaded here; a warning has said so then, once a source.
     """
     try:
-        return ctypes.CDLL(str(build(source, level(), ("-fopenmp",))))
+        return ctypes.CDLL(str(build(source, level(), ("-fopenmp", *extra))))
     except (CompilerMissing, OSError) as problem:  # OSError: the cache cannot be written, or run from
         log.warning("%s; %s is replaced by PyTorch's own operations, which are slower", problem, source.name)
         return None
 
 
+def pointers(*tensors: Tensor | None) -> list[int | None]:
+    """Where the tensors' numbers are, for arguments of compiled functions."""
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether someone listens to the module, so that it has to run itself."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
 def build(source: Path, instructions: str, extra: tuple[str, ...] = ()) -> Path:
     """The path of a compiled source; compiles it unless the cache has it.
 
-    The key is the source, the flags and the compiler's version: a change of any of them is a new file.
+    The key is the source and the headers beside it, the flags and the compiler's version: a change of any of
+    them is a new file.
     The cache is `$GRANPRUNE_CACHE`, or the user's cache folder.
 
     Args:
@@ -67,7 +88,8 @@ def build(source: Path, instructions: str, extra: tuple[str, ...] = ()) -> Path:
     compiler = find_compiler()
     flags = [*FLAGS, *LEVELS[instructions], *extra]
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    key = hashlib.sha256("\n".join([source.read_text(), version, *compiler, *flags]).encode()).hexdigest()
+    texts = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+    key = hashlib.sha256("\n".join([*texts, version, *compiler, *flags]).encode()).hexdigest()
     folder = Path(os.environ.get("GRANPRUNE_CACHE") or platformdirs.user_cache_dir("granprune"))
     library = folder / f"{source.stem}-{key[:16]}.so"
     if not library.exists():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from granprune.batch_norm import normalise, normalise_relu
+from granprune.conv_norm import conv_norm, conv_norm_relu
 from granprune.deploy.layers import Array, Layer, layers_of
 from granprune.errors import UserError
 from granprune.granularity import OnUnit
@@ -114,10 +114,9 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """From (B, in, H, W) to (B, out, H / stride, W / stride), the shape of what is added before ReLU."""
-        y = self.conv(x)
         if self.act is None:
-            return normalise(self.norm, y, self.rows)
-        return normalise_relu(self.norm, self.act, y, skip, self.rows)
+            return conv_norm(self.conv, self.norm, x, self.rows)
+        return conv_norm_relu(self.conv, self.norm, self.act, x, skip, self.rows)
 
 
 class CompactBlock(nn.Module):

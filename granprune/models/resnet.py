@@ -4,7 +4,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from granprune.batch_norm import normalise_relu
+from granprune.conv_norm import conv_norm, conv_norm_relu
 from granprune.models.base import Prunable, PrunableLayer
 
 
@@ -34,6 +34,13 @@ class Shortcut(nn.Conv2d):
         return super()._conv_forward(x, weight, bias)
 
 
+class Projection(nn.Sequential):
+    """A skip connection's convolution and its batch normalisation."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, in, H, W) -> (B, out, H / stride, W / stride)
+        return conv_norm(*self, x)
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a skip connection; every activation is a module of its own."""
 
@@ -47,11 +54,11 @@ class BasicBlock(nn.Module):
         self.act2 = nn.ReLU(inplace=True)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(Shortcut(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+            self.shortcut = Projection(Shortcut(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, in, H, W) -> (B, out, H / stride, W / stride)
-        y = normalise_relu(self.bn1, self.act1, self.conv1(x))
-        return normalise_relu(self.bn2, self.act2, self.conv2(y), self.shortcut(x))
+        y = conv_norm_relu(self.conv1, self.bn1, self.act1, x)
+        return conv_norm_relu(self.conv2, self.bn2, self.act2, y, self.shortcut(x))
 
 
 class ResNet20(Prunable):
@@ -82,7 +89,7 @@ class ResNet20(Prunable):
                 nn.init.xavier_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, in_channels, 32, 32) -> (B, num_classes)
-        x = self.blocks(normalise_relu(self.bn, self.act, self.conv(x)))
+        x = self.blocks(conv_norm_relu(self.conv, self.bn, self.act, x))
         return self.head(self.pool(x).flatten(1))
 
     def prunable_layers(self) -> list[PrunableLayer]:

@@ -1,0 +1,196 @@
+"""Convolutions of channels-last images on CPUs with AVX-512, compiled at first use.
+
+They share their passes over memory with the normalisation that follows: its statistics are summed while an
+image of outputs is still in the cache, and the gradient that it hands back is never written out.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from granprune.native import accelerator, level, pointers, watched
+
+SOURCE = Path(__file__).with_name("convolution.cpp")
+MOST_CHANNELS = 64
+CHUNKS = 16  # of a batch, whose sums are made one by one
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution whose padding keeps the image's size, or divides it by the stride.
+
+    Args:
+        library: The compiled functions.
+        dtype: Of the images; weights stay in float32.
+        kernel: 1 or 3.
+        stride: 1 or 2.
+    """
+
+    library: ctypes.CDLL
+    dtype: torch.dtype
+    kernel: int
+    stride: int
+
+    def forward(self, x: Tensor, weight: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The outputs, and the variance of each channel if the mean is wanted.
+
+        Args:
+            x: (B, in, H, W), channels-last.
+            weight: (out, in, kernel, kernel).
+            mean: (out), where the mean of each output channel is to be written.
+        """
+        shape = len(x), len(weight), *(size // self.stride for size in x.shape[2:])
+        y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        variance = None if mean is None else torch.empty(len(weight), dtype=torch.float64)
+        self.library.granprune_convolution_forward(
+            *self._arguments(x, weight), *pointers(y, mean, variance)
+        )
+        return y, variance
+
+    def backward(
+        self, x: Tensor, weight: Tensor, normalisation: "Normalisation", wanted: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of the inputs and weights that are wanted.
+
+        Args:
+            x: As in `forward`.
+            weight: As in `forward`.
+            normalisation: From what the outputs' gradient follows.
+            wanted: Whether that of x, and whether that of the weights.
+        """
+        dx = torch.empty_like(x) if wanted[0] else None
+        dweight = torch.empty_like(weight, memory_format=torch.channels_last) if wanted[1] else None
+        self.library.granprune_convolution_backward(
+            *self._arguments(x, weight), ctypes.byref(normalisation.structure()), *pointers(dx, dweight)
+        )
+        return dx, dweight
+
+    def plain(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The outputs by PyTorch's convolution."""
+        return F.conv2d(x, weight.to(x.dtype), None, self.stride, self.kernel // 2)
+
+    def _arguments(self, x: Tensor, weight: Tensor) -> tuple[Any, ...]:
+        """The first four of both functions."""
+        images, inputs, height, width = x.shape
+        threads, chunks = torch.get_num_threads(), min(CHUNKS, images)
+        numbers = images, height, width, inputs, len(weight), self.kernel, self.stride, threads, chunks
+        return ctypes.byref(_Shape(*numbers)), *pointers(x, weight), (ctypes.c_int64 * 4)(*weight.stride())
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What follows the outputs y: their gradient is scale x gradient + slope x y + offset.
+
+    Args:
+        y: (B, out, H, W).
+        gradient: Of the normalised outputs, of the same shape; zero after a ReLU that is not passed.
+        lines: (4, out): scale, shift, slope and offset.
+        relu: Whether scale x y + shift went through a ReLU.
+    """
+
+    y: Tensor
+    gradient: Tensor
+    lines: Tensor
+    relu: bool
+
+    def structure(self) -> ctypes.Structure:
+        return _Normalisation(*pointers(self.y, self.gradient, *self.lines), self.relu)
+
+
+def find(conv: Any, x: Tensor) -> Convolution | None:
+    """The compiled form of a convolution, if there is one for such images.
+
+    Args:
+        conv: A Conv2d, or a module that applies its `layer`, which is one, with a `weight` of its own.
+        x: (B, in, H, W).
+    """
+    layer = conv if isinstance(conv, nn.Conv2d) else getattr(conv, "layer", None)
+    if not (
+        type(x) is Tensor  # not a tracer's
+        and x.is_cpu
+        and x.ndim == 4
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not torch.compiler.is_compiling()
+        and isinstance(layer, nn.Conv2d)
+        and type(layer).forward is nn.Conv2d.forward
+        and not watched(conv)
+        and not watched(layer)
+        and _has_form(layer)
+    ):
+        return None
+    dtype = _dtype(x, layer.weight)
+    kernel, stride = layer.kernel_size[0], layer.stride[0]
+    if dtype is None or not _fits(kernel, stride, dtype, *conv.weight.shape[:2], *x.shape):
+        return None
+    library = _library(dtype)
+    return None if library is None else Convolution(library, dtype, kernel, stride)
+
+
+def _has_form(conv: nn.Conv2d) -> bool:
+    form = conv.kernel_size, conv.padding, conv.stride, conv.dilation, conv.groups, conv.bias
+    return conv.padding_mode == "zeros" and form in (
+        ((k, k), (k // 2, k // 2), (s, s), (1, 1), 1, None) for k in (1, 3) for s in (1, 2)
+    )
+
+
+def _fits(
+    kernel: int,
+    stride: int,
+    dtype: torch.dtype,
+    outputs: int,
+    inputs: int,
+    images: int,
+    channels: int,
+    height: int,
+    width: int,
+) -> bool:
+    if not images or channels != inputs or not 0 < min(inputs, outputs) <= max(inputs, outputs) <= MOST_CHANNELS:
+        return False
+    if kernel == 3 and stride == 1 and dtype == torch.float32:  # 8 patches of 2 x 2 pixels at once
+        return height % 2 == width % 2 == 0 and height * width % 32 == 0
+    # Rows of outputs and inputs are whole tiles: of 8 pixels and 32 channels, or 16 and 16.
+    sides = (width, inputs), (width // stride, outputs)
+    tiles = all(count in (16, 32, 64) and size % (8 if count > 16 else 16) == 0 for size, count in sides)
+    return tiles and height % stride == 0
+
+
+def _dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """Of the images within the convolution, as autocasting has it."""
+    if weight.dtype != torch.float32:
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        wanted = torch.get_autocast_dtype("cpu")
+        return wanted if wanted == torch.bfloat16 and x.dtype in (wanted, torch.float32) else None
+    return x.dtype if x.dtype == torch.float32 else None
+
+
+@cache
+def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    half = dtype == torch.bfloat16
+    if level() != "AVX512" or (half and not torch.cpu._is_avx512_bf16_supported()):
+        return None
+    library = accelerator(SOURCE, ("-DBFLOAT16", "-mavx512bf16") if half else ())
+    if library is not None:
+        for function in library.granprune_convolution_forward, library.granprune_convolution_backward:
+            function.argtypes, function.restype = [ctypes.c_void_p] * 7, None
+    return library
+
+
+class _Shape(ctypes.Structure):  # these two as in convolution.cpp
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in "images height width inputs outputs kernel stride threads chunks".split()
+    ]
+
+
+class _Normalisation(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in "y gradient scale shift slope offset".split()),
+        ("relu", ctypes.c_bool),
+    ]
