@@ -35,16 +35,19 @@ class MultiplyAdds:
     def __init__(self, work: float = TURN) -> None:
         library = ctypes.CDLL(str(build(SOURCE, level())))
         self._run = library.multiply_adds
-        self._run.argtypes, self._run.restype = [ctypes.c_long], ctypes.c_float
+        self._run.argtypes = [ctypes.c_long, ctypes.POINTER(ctypes.c_float), ctypes.c_float]
+        self._run.restype = ctypes.c_float
         self.threads = torch.get_num_threads()
         self.times = max(1, math.ceil(work / library.operations() / self.threads))
         self.operations = library.operations() * self.times * self.threads
+        chains = library.chains()
+        self._arguments = self.times, (ctypes.c_float * chains)(*range(chains)), 0.5
 
     def __call__(self) -> None:
-        others = [Thread(target=self._run, args=(self.times,)) for _ in range(self.threads - 1)]
+        others = [Thread(target=self._run, args=self._arguments) for _ in range(self.threads - 1)]
         for thread in others:
             thread.start()
-        self._run(self.times)  # like the others, without Python's lock
+        self._run(*self._arguments)  # like the others, without Python's lock
         for thread in others:
             thread.join()
 

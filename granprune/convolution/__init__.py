@@ -18,7 +18,10 @@ from granprune.native import accelerator, level, pointers, watched
 
 SOURCE = Path(__file__).with_name("convolution.cpp")
 MOST_CHANNELS = 64
-CHUNKS = 16  # of a batch, whose sums are made one by one
+CHUNKS = 32, 16  # of a batch, whose sums are made one by one, forward and backward
+FORMS = frozenset(
+    ((k, k), (k // 2, k // 2), (s, s), (1, 1), 1, None, "zeros") for k in (1, 3) for s in (1, 2)
+)  # of convolutions: kernel, padding, stride, dilation, groups, bias, padding mode
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Convolution:
         y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
         variance = None if mean is None else torch.empty(len(weight), dtype=torch.float64)
         self.library.granprune_convolution_forward(
-            *self._arguments(x, weight), *pointers(y, mean, variance)
+            *self._arguments(x, weight, CHUNKS[0]), *pointers(y, mean, variance)
         )
         return y, variance
 
@@ -67,7 +70,9 @@ class Convolution:
         dx = torch.empty_like(x) if wanted[0] else None
         dweight = torch.empty_like(weight, memory_format=torch.channels_last) if wanted[1] else None
         self.library.granprune_convolution_backward(
-            *self._arguments(x, weight), ctypes.byref(normalisation.structure()), *pointers(dx, dweight)
+            *self._arguments(x, weight, CHUNKS[1]),
+            ctypes.byref(normalisation.structure()),
+            *pointers(dx, dweight),
         )
         return dx, dweight
 
@@ -75,12 +80,12 @@ class Convolution:
         """The outputs by PyTorch's convolution."""
         return F.conv2d(x, weight.to(x.dtype), None, self.stride, self.kernel // 2)
 
-    def _arguments(self, x: Tensor, weight: Tensor) -> tuple[Any, ...]:
+    def _arguments(self, x: Tensor, weight: Tensor, chunks: int) -> tuple[Any, ...]:
         """The first four of both functions."""
         images, inputs, height, width = x.shape
-        threads, chunks = torch.get_num_threads(), min(CHUNKS, images)
-        numbers = images, height, width, inputs, len(weight), self.kernel, self.stride, threads, chunks
-        return ctypes.byref(_Shape(*numbers)), *pointers(x, weight), (ctypes.c_int64 * 4)(*weight.stride())
+        parts = torch.get_num_threads(), min(chunks, images)
+        shape = _Shape(images, height, width, inputs, len(weight), self.kernel, self.stride, *parts)
+        return ctypes.byref(shape), *pointers(x, weight), (ctypes.c_int64 * 4)(*weight.stride())
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,8 @@ def find(conv: Any, x: Tensor) -> Convolution | None:
         and type(layer).forward is nn.Conv2d.forward
         and not watched(conv)
         and not watched(layer)
-        and _has_form(layer)
+        and layer.bias is None
+        and _form(layer) in FORMS
     ):
         return None
     dtype = _dtype(x, layer.weight)
@@ -132,10 +138,15 @@ def find(conv: Any, x: Tensor) -> Convolution | None:
     return None if library is None else Convolution(library, dtype, kernel, stride)
 
 
-def _has_form(conv: nn.Conv2d) -> bool:
-    form = conv.kernel_size, conv.padding, conv.stride, conv.dilation, conv.groups, conv.bias
-    return conv.padding_mode == "zeros" and form in (
-        ((k, k), (k // 2, k // 2), (s, s), (1, 1), 1, None) for k in (1, 3) for s in (1, 2)
+def _form(conv: nn.Conv2d) -> tuple[Any, ...]:
+    return (
+        conv.kernel_size,
+        conv.padding,
+        conv.stride,
+        conv.dilation,
+        conv.groups,
+        conv.bias,
+        conv.padding_mode,
     )
 
 

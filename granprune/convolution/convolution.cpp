@@ -62,7 +62,7 @@ void forward(const Shape& of, const Number* x, const Weights& weights, Number* y
 // (outputs, kernel, kernel, inputs) from the chunks' (kernel, kernel, outputs, inputs).
 void add_chunks(const Shape& of, const float* chunks, float* dweight) {
   const int64_t taps = of.kernel * of.kernel;
-#pragma omp parallel for num_threads(int(of.threads)) schedule(static)
+#pragma omp parallel for num_threads(int(of.threads)) schedule(static) if (of.weights() > FEW)
   for (int64_t i = 0; i < of.outputs * taps; i++) {
     float* to = dweight + i * of.inputs;
     std::fill(to, to + of.inputs, 0.f);
@@ -88,7 +88,12 @@ void backward(const Shape& of, const Number* x, const Weights& weights, const No
     for (int64_t n = first; n < last; n += group) {
       const int64_t images = std::min(group, last - n);
       norm.differentiate(n * pixels, images * pixels, of.outputs, dy.data());
-      if (dweight) gradient.add(images, x + n * of.x_size(), dy.data());
+      Ahead ahead;
+      const int64_t next = n + images, more = std::min(group, last - next);
+      ahead.add(x + next * of.x_size(), more * of.x_size());
+      ahead.add(norm.y + next * size, more * size);
+      ahead.add(norm.gradient + next * size, more * size);
+      if (dweight) gradient.add(images, x + n * of.x_size(), dy.data(), ahead);
       for (int64_t i = 0; dx && i < images; i++)
         results.image(dy.data() + i * size, packed.data(), dx + (n + i) * of.x_size());
     }

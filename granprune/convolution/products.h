@@ -93,19 +93,20 @@ class WeightGradient {
         dy_(images * of.y_size() / PER), sums_(of.weights()) {}
 
   // dy: (images, out height, out width, outputs).
-  void add(int64_t images, const Number* x, const Number* dy) {
+  void add(int64_t images, const Number* x, const Number* dy, Ahead ahead) {
     const Unit* taps[3];
     Blocks of_x = inputs(images, x, taps);
     const int64_t x_row = of_x.row;
     of_x.row *= of_.stride;
     const Blocks of_dy =
         blocks(dy, images, of_.out_height(), of_.out_width(), of_.outputs, 0, 1, columns_, dy_.data());
+    const int64_t parts = of_.kernel * of_.inputs / LANES * of_.outputs / GRADIENTS;
     for (int64_t tap = 0; tap < of_.kernel; tap++) {
       const int64_t shift = tap - of_.kernel / 2;  // rows of x above or below
       const int64_t top = shift < 0, bottom = shift > 0 && of_.stride == 1;  // rows of dy without rows of x
       const Size over{images, of_.out_height() - top - bottom, columns_};
       for (int64_t input = 0; input < of_.inputs; input += LANES)
-        for (int64_t output = 0; output < of_.outputs; output += GRADIENTS) {
+        for (int64_t output = 0; output < of_.outputs; output += GRADIENTS, ahead.fetch(parts)) {
           const Unit* from[3];
           for (int64_t k = 0; k < of_.kernel; k++)
             from[k] = taps[k] + input / LANES * of_x.block + shift * x_row + top * of_x.row;

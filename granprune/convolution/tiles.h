@@ -75,7 +75,7 @@ class Results {
     const int64_t operands = of.operands(TO) / PER, results = of.results(TO);
     const int64_t depth = deep(of) ? 2 * LANES : LANES, rows = of.kernel * operands * of.kernel;
     Buffer<Unit> into(results * rows);
-#pragma omp parallel for num_threads(int(of.threads)) schedule(static)
+#pragma omp parallel for num_threads(int(of.threads)) schedule(static) if (of.weights() > FEW)
     for (int64_t i = 0; i < results * rows / depth; i++) {
       const int64_t result = i / rows * depth, column = i % of.kernel, rest = i % rows / of.kernel;
       const int64_t operand = rest % operands * PER, row = rest / operands;

@@ -14,6 +14,7 @@
 namespace {
 
 constexpr int LANES = 16;
+constexpr int64_t FEW = 4096;  // weights, for which other threads need not be woken
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -54,9 +55,10 @@ inline Vector multiply_add(Vector sum, Units a, Units b) { return sum + a * b; }
 inline Vector load(const float* at) { return *(const Vector*)at; }
 inline void store(float* at, Vector values) { *(Vector*)at = values; }
 inline __mmask16 first_lanes(int64_t count) { return __mmask16(count < LANES ? (1 << count) - 1 : 0xffff); }
-inline Vector load(const float* at, int64_t count) {  // zeros in the other lanes
-  return (Vector)_mm512_maskz_loadu_ps(first_lanes(count), at);
+inline Vector load_lanes(const float* at, __mmask16 lanes) {  // zeros in the other ones, whose memory is not read
+  return (Vector)_mm512_maskz_loadu_ps(lanes, at);
 }
+inline Vector load(const float* at, int64_t count) { return load_lanes(at, first_lanes(count)); }
 inline void store(float* at, Vector values, int64_t count) {
   if (count >= LANES)
     store(at, values);
@@ -81,6 +83,31 @@ class Buffer {
   static constexpr uintptr_t LINE = 64;
   std::unique_ptr<char[]> memory_;
   T* data_;
+};
+
+// Memory that is needed next, fetched into the cache part by part while something else is computed.
+class Ahead {
+ public:
+  void add(const Number* data, int64_t size) { ranges_[count_++] = {data, size}; }
+
+  // The next one of so many parts.
+  void fetch(int64_t parts) {
+    for (int r = 0; r < count_; r++) {
+      const Range& range = ranges_[r];
+      const int64_t end = range.size * (part_ + 1) / parts;
+      for (int64_t i = range.size * part_ / parts; i < end; i += LINE) __builtin_prefetch(range.data + i, 0, 2);
+    }
+    part_++;
+  }
+
+ private:
+  static constexpr int64_t LINE = 64 / sizeof(Number);
+  struct Range {
+    const Number* data;
+    int64_t size;
+  } ranges_[3];
+  int count_ = 0;
+  int64_t part_ = 0;
 };
 
 // What is multiplied and what comes of it: inputs and outputs, or backward the outputs' and the inputs' gradients.

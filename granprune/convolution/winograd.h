@@ -13,6 +13,9 @@ namespace winograd {
 
 constexpr int64_t PLACES = 16;
 
+// Numbers from one place to the next: places a power of two apart would share few sets of the cache.
+constexpr int64_t apart(int64_t numbers) { return numbers + LANES; }
+
 template <class T>
 inline void filter(T a, T b, T c, T* to) {  // G
   to[0] = a, to[1] = (a + b + c) / 2, to[2] = (a - b + c) / 2, to[3] = c;
@@ -52,19 +55,21 @@ struct Images {
 [[gnu::noinline]] void read_patches(const Images& of, const float* x, int64_t first, int64_t count, float* to,
                                     int64_t step) {
   const int64_t channels = of.channels, wide = padded(channels);
-  of.each(first, count, [&](int64_t p, int64_t top, int64_t left) {
+  of.each(first, count, [=](int64_t p, int64_t top, int64_t left) {
     const float* pixels = x + ((top - 1) * of.width + left - 1) * channels;
-    const bool above = top > 0, below = top + 2 < of.height, before = left > 0, after = left + 2 < of.width;
+    const auto if_inside = [](bool inside, __mmask16 lanes) { return inside ? lanes : __mmask16(0); };
     for (int64_t c = 0; c < channels; c += LANES) {
+      const __mmask16 all = first_lanes(channels - c);
+      const __mmask16 above = if_inside(top > 0, all), below = if_inside(top + 2 < of.height, all);
+      const __mmask16 before = if_inside(left > 0, all), after = if_inside(left + 2 < of.width, all);
+      const __mmask16 row_lanes[4] = {above, all, all, below}, column_lanes[4] = {before, all, all, after};
       Vector columns[4][4], row[4];
 #pragma GCC unroll 4
       for (int k = 0; k < 4; k++) {
-        const bool inside = (k > 0 || before) && (k < 3 || after);
-        const auto at = [&](int r, bool there) {
-          if (!inside || !there) return Vector{};
-          return load(pixels + (r * of.width + k) * channels + c, channels - c);
+        const auto at = [&](int r) {
+          return load_lanes(pixels + (r * of.width + k) * channels + c, row_lanes[r] & column_lanes[k]);
         };
-        patch(at(0, above), at(1, true), at(2, true), at(3, below), columns[k]);
+        patch(at(0), at(1), at(2), at(3), columns[k]);
       }
       float* place = to + p * wide + c;
 #pragma GCC unroll 4
@@ -81,7 +86,7 @@ struct Images {
 [[gnu::noinline]] void read_gradients(const Images& of, const float* dy, int64_t first, int64_t count, float* to,
                                       int64_t step) {
   const int64_t channels = of.channels, wide = padded(channels);
-  of.each(first, count, [&](int64_t p, int64_t top, int64_t left) {
+  of.each(first, count, [=](int64_t p, int64_t top, int64_t left) {
     const float *upper = dy + (top * of.width + left) * channels, *lower = upper + of.width * channels;
     for (int64_t c = 0; c < channels; c += LANES) {
       Vector columns[2][4], row[4];
@@ -105,14 +110,14 @@ class Results {
  public:
   explicit Results(const Shape& of)
       : operands_{of.height, of.width, of.operands(TO)}, results_{of.height, of.width, of.results(TO)},
-        patches_(PLACES * PATCHES * padded(operands_.channels)),
-        products_(PLACES * PATCHES * padded(results_.channels)) {}
+        patches_(PLACES * apart(PATCHES * padded(operands_.channels))),
+        products_(PLACES * apart(PATCHES * padded(results_.channels))) {}
 
   // The weights' transforms: (places, results / LANES, operands, LANES).
   static Buffer<float> packed(const Shape& of, const Weights& weights) {
     const int64_t operands = of.operands(TO), results = of.results(TO), size = padded(results) * operands;
     Buffer<float> into(PLACES * size);
-#pragma omp parallel for num_threads(int(of.threads)) schedule(static)
+#pragma omp parallel for num_threads(int(of.threads)) schedule(static) if (size > FEW)
     for (int64_t i = 0; i < size; i++) {
       const int64_t operand = i / LANES % operands, result = i / LANES / operands * LANES + i % LANES;
       float rows[3][4], columns[4];
@@ -136,7 +141,7 @@ class Results {
   void image(const float* operands, const float* weights, float* to) const {
     const int64_t channels = operands_.channels;
     for (int64_t first = 0; first < operands_.patches(); first += PATCHES) {
-      read_patches(operands_, operands, first, PATCHES, patches_.data(), PATCHES * padded(channels));
+      read_patches(operands_, operands, first, PATCHES, patches_.data(), apart(PATCHES * padded(channels)));
       // While products are computed, what comes next is fetched: operands are a row further than results.
       const float* ahead = operands + (4 * (first + PATCHES) + operands_.width) * channels;
       const float* beneath = to + 4 * first * results_.channels;
@@ -157,11 +162,11 @@ class Results {
   [[gnu::noinline]] void multiply(const float* weights, const float* ahead, const float* beneath) const {
     const int64_t channels = operands_.channels;
     const int64_t step = 4 * PATCHES / PLACES * channels, beneath_step = 4 * PATCHES / PLACES * results_.channels;
-    float* to = products_.data();
     for (int64_t place = 0; place < PLACES; place++, ahead += step, beneath += beneath_step) {
       for (int64_t i = 0; i < step; i += LANES) __builtin_prefetch(ahead + i);
       for (int64_t i = 0; i < beneath_step; i += LANES) __builtin_prefetch(beneath + i, 1);
-      const float* patches = patches_.data() + place * PATCHES * WIDE;
+      const float* patches = patches_.data() + place * apart(PATCHES * WIDE);
+      float* to = products_.data() + place * apart(PATCHES * padded(results_.channels));
       for (int64_t block = 0; block < results_.channels; block += LANES, to += PATCHES * LANES) {
         Vector sum[PATCHES] = {};
         for (int64_t k = 0; k < channels; k++, weights += LANES) {
@@ -176,7 +181,7 @@ class Results {
   }
 
   [[gnu::noinline]] void write(int64_t first, float* y) const {
-    const int64_t channels = results_.channels, step = PATCHES * padded(channels), row = results_.width * channels;
+    const int64_t channels = results_.channels, step = apart(PATCHES * padded(channels)), row = results_.width * channels;
     results_.each(first, PATCHES, [&](int64_t p, int64_t top, int64_t left) {
       for (int64_t c = 0; c < channels; c += LANES) {
         const float* from = products_.data() + c * PATCHES + p * LANES;
@@ -207,21 +212,21 @@ class WeightGradient {
       : x_{of.height, of.width, of.inputs}, dy_{of.height, of.width, of.outputs},
         inputs_(padded(of.inputs)), outputs_(padded(of.outputs)),
         patches_(std::min(x_.patches(), std::max<int64_t>(32, 1024 / inputs_))),
-        of_x_(PLACES * patches_ * inputs_), of_dy_(PLACES * patches_ * outputs_), sums_(PLACES * inputs_ * outputs_) {}
+        of_x_(PLACES * apart(patches_ * inputs_)), of_dy_(PLACES * apart(patches_ * outputs_)), sums_(PLACES * inputs_ * outputs_) {}
 
   // dy: (images, height, width, outputs).
-  void add(int64_t images, const float* x, const float* dy) {
-    const int64_t pixels = x_.height * x_.width;
+  void add(int64_t images, const float* x, const float* dy, Ahead ahead) {
+    const int64_t pixels = x_.height * x_.width, parts = images * (x_.patches() + patches_ - 1) / patches_ * PLACES;
     for (int64_t i = 0; i < images; i++, x += pixels * x_.channels, dy += pixels * dy_.channels)
       for (int64_t first = 0; first < x_.patches(); first += patches_, fresh_ = false) {
         const int64_t count = std::min(patches_, x_.patches() - first);
-        read_patches(x_, x, first, count, of_x_.data(), patches_ * inputs_);
-        read_gradients(dy_, dy, first, count, of_dy_.data(), patches_ * outputs_);
-        for (int64_t place = 0; place < PLACES; place++)
-          for (int64_t output = 0; output < outputs_; output += LANES)
+        read_patches(x_, x, first, count, of_x_.data(), apart(patches_ * inputs_));
+        read_gradients(dy_, dy, first, count, of_dy_.data(), apart(patches_ * outputs_));
+        for (int64_t place = 0; place < PLACES; place++, ahead.fetch(parts))
+          for (int64_t output = 0; output < dy_.channels; output += LANES)
             for (int64_t input = 0; input < inputs_; input += LANES)
-              multiply(of_x_.data() + place * patches_ * inputs_ + input,
-                       of_dy_.data() + place * patches_ * outputs_ + output, count,
+              multiply(dy_.channels - output, of_x_.data() + place * apart(patches_ * inputs_) + input,
+                       of_dy_.data() + place * apart(patches_ * outputs_) + output, count,
                        sums_.data() + (place * outputs_ + output) * inputs_ + input);
       }
   }
@@ -246,19 +251,31 @@ class WeightGradient {
   }
 
  private:
-  // The sums over patches of the products of LANES outputs and LANES inputs.
+  void multiply(int64_t outputs, const float* x, const float* dy, int64_t count, float* sums) const {
+    if (outputs <= 4)
+      multiply<4>(x, dy, count, sums);
+    else if (outputs <= 8)
+      multiply<8>(x, dy, count, sums);
+    else if (outputs <= 12)
+      multiply<12>(x, dy, count, sums);
+    else
+      multiply<16>(x, dy, count, sums);
+  }
+
+  // The sums over patches of the products of some outputs and LANES inputs.
+  template <int OUTPUTS>
   [[gnu::noinline]] void multiply(const float* x, const float* dy, int64_t count, float* sums) const {
-    Vector sum[LANES] = {};
+    Vector sum[OUTPUTS] = {};
     if (!fresh_)
 #pragma GCC unroll 16
-      for (int k = 0; k < LANES; k++) sum[k] = load(sums + k * inputs_);
+      for (int k = 0; k < OUTPUTS; k++) sum[k] = load(sums + k * inputs_);
     for (int64_t p = 0; p < count; p++, x += inputs_, dy += outputs_) {
       const Vector input = load(x);
 #pragma GCC unroll 16
-      for (int k = 0; k < LANES; k++) sum[k] += input * everywhere(dy[k]);
+      for (int k = 0; k < OUTPUTS; k++) sum[k] += input * everywhere(dy[k]);
     }
 #pragma GCC unroll 16
-    for (int k = 0; k < LANES; k++) store(sums + k * inputs_, sum[k]);
+    for (int k = 0; k < OUTPUTS; k++) store(sums + k * inputs_, sum[k]);
   }
 
   const Images x_, dy_;

@@ -1,10 +1,22 @@
 """The operations that floors are computed from."""
 
+import ctypes
+import subprocess
+
 import pytest
 import torch
 
 from benchmarks.dimensionality import _products
-from benchmarks.machine import MultiplyAdds, Product, best_product, bytes_per_second, peak, step_operations
+from benchmarks.machine import (
+    SOURCE,
+    MultiplyAdds,
+    Product,
+    best_product,
+    bytes_per_second,
+    peak,
+    step_operations,
+)
+from granprune.native import build, level
 
 
 def test_a_step_is_three_forward_passes_of_multiply_adds():
@@ -22,12 +34,25 @@ def test_a_turn_of_products_counts_its_work():
     assert Product(4, torch.bfloat16, work=0).times == 1
 
 
+@pytest.mark.skipif(level() == "portable", reason="there are no fused multiply-adds")
+def test_the_compiler_leaves_no_multiply_add_out():
+    """One whose sum starts at its fixed point, 1 x 0.5 + 0.5, is easily computed beforehand."""
+    library = build(SOURCE, level())
+    code = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", "--disassemble=multiply_adds", library],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert code.count("vfmadd") == ctypes.CDLL(str(library)).chains() == 12
+
+
 def test_bare_multiply_adds_count_those_of_all_threads():
     bare = MultiplyAdds(work=1e6)
     assert bare.threads == torch.get_num_threads()
     assert 1e6 <= bare.operations < 1.01e6 and bare.operations % bare.threads == 0
     # Twelve sums, 0 to 11 at first, become s / 2 + 1/2 each time, which brings all of them to one.
-    assert [bare._run(times) for times in (0, 1, 2, 100)] == [66, 39, 25.5, 12]
+    assert [bare._run(times, *bare._arguments[1:]) for times in (0, 1, 2, 100)] == [66, 39, 25.5, 12]
 
 
 def test_the_machine_does_something():
