@@ -5,6 +5,7 @@ image of outputs is still in the cache, and the gradient that it hands back is n
 """
 
 import ctypes
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -134,8 +135,53 @@ def find(conv: Any, x: Tensor) -> Convolution | None:
     kernel, stride = layer.kernel_size[0], layer.stride[0]
     if dtype is None or not _fits(kernel, stride, dtype, *conv.weight.shape[:2], *x.shape):
         return None
-    library = _library(dtype)
+    narrow = dtype == torch.float32 and kernel == 3 and stride == 1 and _narrow(*conv.weight.shape[:2])
+    library = _library(dtype, narrow)
     return None if library is None else Convolution(library, dtype, kernel, stride)
+
+
+def _narrow(outputs: int, inputs: int) -> bool:
+    """Whether short vectors have fewer idle lanes."""
+    short, long = (math.ceil(outputs / n) * math.ceil(inputs / n) * n * n for n in (8, 16))
+    return short < long
+
+
+def align(x: Tensor, index: Tensor, inverse: Tensor) -> Tensor | None:
+    """Channels of one feature map in the order of another one, or None if the compiled function cannot do it.
+
+    Args:
+        x: (B, have, H, W).
+        index: (want,) int32, which of x's channels each one is; -1 for zeros.
+        inverse: (have,) int32, where each of x's channels went; -1 if nowhere.
+    """
+    possible = (
+        type(x) is Tensor
+        and x.is_cpu
+        and x.dtype == torch.float32
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not torch.compiler.is_compiling()
+        and 0 < min(len(index), len(inverse)) <= max(len(index), len(inverse)) <= MOST_CHANNELS
+    )
+    library = _library(torch.float32) if possible else None
+    return None if library is None else _Align.apply(library, x, index, inverse)
+
+
+class _Align(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, library: ctypes.CDLL, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.library, ctx.index, ctx.inverse = library, index, inverse
+        shape = len(x), len(index), *x.shape[2:]
+        y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        pixels = x.numel() // x.shape[1]
+        library.granprune_align(
+            x.data_ptr(), pixels, len(inverse), len(index), index.data_ptr(), torch.get_num_threads(), y.data_ptr()
+        )
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        return None, _Align.apply(ctx.library, dy, ctx.inverse, ctx.index), None, None
 
 
 def _form(conv: nn.Conv2d) -> tuple[Any, ...]:
@@ -182,14 +228,19 @@ def _dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
 
 
 @cache
-def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
+def _library(dtype: torch.dtype, narrow: bool = False) -> ctypes.CDLL | None:
     half = dtype == torch.bfloat16
     if level() != "AVX512" or (half and not torch.cpu._is_avx512_bf16_supported()):
         return None
-    library = accelerator(SOURCE, ("-DBFLOAT16", "-mavx512bf16") if half else ())
+    flags = ("-DBFLOAT16", "-mavx512bf16") if half else ("-DNARROW",) if narrow else ()
+    library = accelerator(SOURCE, flags)
     if library is not None:
         for function in library.granprune_convolution_forward, library.granprune_convolution_backward:
             function.argtypes, function.restype = [ctypes.c_void_p] * 7, None
+        if not flags:
+            size, pointer = ctypes.c_int64, ctypes.c_void_p
+            library.granprune_align.argtypes = [pointer, size, size, size, pointer, size, pointer]
+            library.granprune_align.restype = None
     return library
 
 

@@ -4,22 +4,29 @@
 // the number of threads.
 
 #include "normalisation.h"
+#include "vectors.h"
+#if !defined(NARROW)
 #include "products.h"
 #include "tiles.h"
-#include "vectors.h"
+#endif
 #if !defined(BFLOAT16)
 #include "winograd.h"
+#endif
+#if !defined(NARROW) && !defined(BFLOAT16)
+#include "align.h"
 #endif
 
 namespace {
 
 constexpr int64_t LONG = 256;  // pixels that make a long sum
 
+#if !defined(NARROW)
 struct Direct {
   template <Direction TO>
   using Results = tiles::Results<TO>;
   using WeightGradient = products::WeightGradient;
 };
+#endif
 
 #if !defined(BFLOAT16)
 struct Filtered {
@@ -34,7 +41,9 @@ void with_method(const Shape& of, Run run) {
 #if !defined(BFLOAT16)
   if (of.kernel == 3 && of.stride == 1) return run(Filtered());
 #endif
+#if !defined(NARROW)
   run(Direct());
+#endif
 }
 
 template <class Method>
@@ -122,4 +131,12 @@ void granprune_convolution_backward(const Shape* of, const Number* x, const floa
     backward<decltype(method)>(*of, x, {weights, strides}, *norm, dx, dweight);
   });
 }
+
+#if !defined(NARROW) && !defined(BFLOAT16)
+// from: (pixels, have); to: (pixels, want); index: (want), negative for zeros.
+void granprune_align(const float* from, int64_t pixels, int64_t have, int64_t want, const int32_t* index,
+                     int64_t threads, float* to) {
+  align(from, pixels, have, want, index, threads, to);
+}
+#endif
 }

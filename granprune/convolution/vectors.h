@@ -1,7 +1,8 @@
 // Vectors of one pixel's channels, the memory they come from, and the images that threads take.
 //
-// Compiled once for float32 and, with BFLOAT16 defined, once for bfloat16, whose instruction adds the products
-// of two pairs: a unit is what one lane multiplies, a float32 or a pair of bfloat16.
+// Compiled for float32; with NARROW defined, for float32 by short vectors, which few channels fill better; and with
+// BFLOAT16 defined for bfloat16, whose instruction adds the products of two pairs: a unit is what one lane
+// multiplies, a float32 or a pair of bfloat16.
 
 #pragma once
 
@@ -13,7 +14,13 @@
 
 namespace {
 
+#if defined(NARROW)
+constexpr int LANES = 8;
+using Lanes = __mmask8;
+#else
 constexpr int LANES = 16;
+using Lanes = __mmask16;
+#endif
 constexpr int64_t FEW = 4096;  // weights, for which other threads need not be woken
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -48,22 +55,34 @@ using Unit = float;
 using Units = Vector;
 
 inline Units units(const Unit* at) { return *(const Vector*)at; }
+#if defined(NARROW)
+inline Units everywhere(Unit unit) { return (Vector)_mm256_set1_ps(unit); }
+#else
 inline Units everywhere(Unit unit) { return (Vector)_mm512_set1_ps(unit); }
+#endif
 inline Vector multiply_add(Vector sum, Units a, Units b) { return sum + a * b; }
 #endif
 
 inline Vector load(const float* at) { return *(const Vector*)at; }
 inline void store(float* at, Vector values) { *(Vector*)at = values; }
-inline __mmask16 first_lanes(int64_t count) { return __mmask16(count < LANES ? (1 << count) - 1 : 0xffff); }
-inline Vector load_lanes(const float* at, __mmask16 lanes) {  // zeros in the other ones, whose memory is not read
+inline Lanes first_lanes(int64_t count) { return Lanes(count < LANES ? (1 << count) - 1 : -1); }
+inline Vector load_lanes(const float* at, Lanes lanes) {  // zeros in the other ones, whose memory is not read
+#if defined(NARROW)
+  return (Vector)_mm256_maskz_loadu_ps(lanes, at);
+#else
   return (Vector)_mm512_maskz_loadu_ps(lanes, at);
+#endif
 }
 inline Vector load(const float* at, int64_t count) { return load_lanes(at, first_lanes(count)); }
 inline void store(float* at, Vector values, int64_t count) {
   if (count >= LANES)
     store(at, values);
   else
+#if defined(NARROW)
+    _mm256_mask_storeu_ps(at, first_lanes(count), (__m256)values);
+#else
     _mm512_mask_storeu_ps(at, first_lanes(count), (__m512)values);
+#endif
 }
 
 // Channels that fill vectors.

@@ -57,12 +57,12 @@ struct Images {
   const int64_t channels = of.channels, wide = padded(channels);
   of.each(first, count, [=](int64_t p, int64_t top, int64_t left) {
     const float* pixels = x + ((top - 1) * of.width + left - 1) * channels;
-    const auto if_inside = [](bool inside, __mmask16 lanes) { return inside ? lanes : __mmask16(0); };
+    const auto if_inside = [](bool inside, Lanes lanes) { return inside ? lanes : Lanes(0); };
     for (int64_t c = 0; c < channels; c += LANES) {
-      const __mmask16 all = first_lanes(channels - c);
-      const __mmask16 above = if_inside(top > 0, all), below = if_inside(top + 2 < of.height, all);
-      const __mmask16 before = if_inside(left > 0, all), after = if_inside(left + 2 < of.width, all);
-      const __mmask16 row_lanes[4] = {above, all, all, below}, column_lanes[4] = {before, all, all, after};
+      const Lanes all = first_lanes(channels - c);
+      const Lanes above = if_inside(top > 0, all), below = if_inside(top + 2 < of.height, all);
+      const Lanes before = if_inside(left > 0, all), after = if_inside(left + 2 < of.width, all);
+      const Lanes row_lanes[4] = {above, all, all, below}, column_lanes[4] = {before, all, all, after};
       Vector columns[4][4], row[4];
 #pragma GCC unroll 4
       for (int k = 0; k < 4; k++) {
@@ -146,6 +146,12 @@ class Results {
       const float* ahead = operands + (4 * (first + PATCHES) + operands_.width) * channels;
       const float* beneath = to + 4 * first * results_.channels;
       switch (padded(channels)) {
+#if defined(NARROW)
+        case 8: multiply<8>(weights, ahead, beneath); break;
+        case 24: multiply<24>(weights, ahead, beneath); break;
+        case 40: multiply<40>(weights, ahead, beneath); break;
+        case 56: multiply<56>(weights, ahead, beneath); break;
+#endif
         case 16: multiply<16>(weights, ahead, beneath); break;
         case 32: multiply<32>(weights, ahead, beneath); break;
         case 48: multiply<48>(weights, ahead, beneath); break;
@@ -223,7 +229,7 @@ class WeightGradient {
         read_patches(x_, x, first, count, of_x_.data(), apart(patches_ * inputs_));
         read_gradients(dy_, dy, first, count, of_dy_.data(), apart(patches_ * outputs_));
         for (int64_t place = 0; place < PLACES; place++, ahead.fetch(parts))
-          for (int64_t output = 0; output < dy_.channels; output += LANES)
+          for (int64_t output = 0; output < dy_.channels; output += OUTPUTS)
             for (int64_t input = 0; input < inputs_; input += LANES)
               multiply(dy_.channels - output, of_x_.data() + place * apart(patches_ * inputs_) + input,
                        of_dy_.data() + place * apart(patches_ * outputs_) + output, count,
@@ -251,6 +257,8 @@ class WeightGradient {
   }
 
  private:
+  static constexpr int64_t OUTPUTS = 16;  // at once, at most
+
   void multiply(int64_t outputs, const float* x, const float* dy, int64_t count, float* sums) const {
     if (outputs <= 4)
       multiply<4>(x, dy, count, sums);
@@ -262,20 +270,20 @@ class WeightGradient {
       multiply<16>(x, dy, count, sums);
   }
 
-  // The sums over patches of the products of some outputs and LANES inputs.
-  template <int OUTPUTS>
+  // The sums over patches of the products of so many outputs and LANES inputs.
+  template <int COUNT>
   [[gnu::noinline]] void multiply(const float* x, const float* dy, int64_t count, float* sums) const {
-    Vector sum[OUTPUTS] = {};
+    Vector sum[COUNT] = {};
     if (!fresh_)
 #pragma GCC unroll 16
-      for (int k = 0; k < OUTPUTS; k++) sum[k] = load(sums + k * inputs_);
+      for (int k = 0; k < COUNT; k++) sum[k] = load(sums + k * inputs_);
     for (int64_t p = 0; p < count; p++, x += inputs_, dy += outputs_) {
       const Vector input = load(x);
 #pragma GCC unroll 16
-      for (int k = 0; k < OUTPUTS; k++) sum[k] += input * everywhere(dy[k]);
+      for (int k = 0; k < COUNT; k++) sum[k] += input * everywhere(dy[k]);
     }
 #pragma GCC unroll 16
-    for (int k = 0; k < OUTPUTS; k++) store(sums + k * inputs_, sum[k]);
+    for (int k = 0; k < COUNT; k++) store(sums + k * inputs_, sum[k]);
   }
 
   const Images x_, dy_;

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from granprune.conv_norm import conv_norm, conv_norm_relu
+from granprune.convolution import align
 from granprune.deploy.layers import Array, Layer, layers_of
 from granprune.errors import UserError
 from granprune.granularity import OnUnit
@@ -73,15 +74,23 @@ class Align(nn.Module):
     """Channels of one feature map in the order of another one; zeros where there is no such channel."""
 
     selection: Tensor  # (want, have, 1, 1), one where the channels are the same
+    index: Tensor  # (want,) and (have,): where they come from and go to, or -1
+    inverse: Tensor
 
     def __init__(self, have: Tensor, want: Tensor) -> None:
         super().__init__()
         same = want[:, None] == have
         self.register_buffer("selection", same.float()[:, :, None, None])
+        for name, matches in ("index", same), ("inverse", same.T):
+            present, place = matches.byte().max(1)
+            self.register_buffer(name, torch.where(present > 0, place, -1).int(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, have, H, W) -> (B, want, H, W)
-        # Convolving is exact on CPUs, and faster both forward and backward; GPUs may round to TF32.
-        return F.conv2d(x, self.selection.to(x.dtype)) if x.is_cpu else self.gathered(x)
+        if not x.is_cpu:
+            return self.gathered(x)  # GPUs may round what is convolved to TF32
+        y = align(x, self.index, self.inverse)
+        # Convolving is exact on CPUs, and faster than selecting both forward and backward.
+        return F.conv2d(x, self.selection.to(x.dtype)) if y is None else y
 
     def gathered(self, x: Tensor) -> Tensor:
         """The same by selecting channels."""
