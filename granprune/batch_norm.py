@@ -137,7 +137,7 @@ class _Norm(torch.autograd.Function):
         relu: bool,
         convolution: Convolution | None,
         images: Tensor,
-        kernels: Tensor | None,
+        kernels: Any,
         skip: Tensor | None,
         weight: Tensor,
         bias: Tensor,

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -192,7 +193,9 @@ class Classifier(LightningModule):
         self._start_splits(self.trainer.datamodule.evaluation_names)  # type: ignore[attr-defined]
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.splits[dataloader_idx].update(self.network, *batch)
+        # Within a run also evaluations go through the smaller network: the same up to rounding.
+        smaller = None if self.compile_network else self.network.stand_in
+        self.splits[dataloader_idx].update(smaller or self.network, *batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_splits()
@@ -239,7 +242,7 @@ class Split(nn.Module):
         )
         self.name = name
 
-    def update(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    def update(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> None:
         """Take in a batch; an empty one only keeps the ranks in step."""
         if not len(labels):
             return

@@ -9,7 +9,7 @@ from granprune import batch_norm, convolution
 from granprune.convolution import Convolution
 
 
-def conv_norm(conv: nn.Module, norm: Any, x: Tensor, rows: Tensor | None = None) -> Tensor:
+def conv_norm(conv: Any, norm: Any, x: Tensor, rows: Tensor | None = None) -> Tensor:
     """`norm(conv(x))`, whose modules run themselves where someone listens to them.
 
     Args:
@@ -25,7 +25,7 @@ def conv_norm(conv: nn.Module, norm: Any, x: Tensor, rows: Tensor | None = None)
 
 
 def conv_norm_relu(
-    conv: nn.Module,
+    conv: Any,
     norm: Any,
     act: nn.Module,
     x: Tensor,
@@ -50,9 +50,7 @@ def conv_norm_relu(
     return y if relu else act(y)
 
 
-def _compiled(
-    conv: nn.Module, norm: Any, x: Tensor
-) -> tuple[ctypes.CDLL, Convolution] | None:
+def _compiled(conv: nn.Module, norm: Any, x: Tensor) -> tuple[ctypes.CDLL, Convolution] | None:
     library = batch_norm.library_for(x, norm)
     found = None if library is None else convolution.find(conv, x)
     return None if library is None or found is None else (library, found)
@@ -61,7 +59,7 @@ def _compiled(
 def _apply(
     library: ctypes.CDLL,
     found: Convolution,
-    conv: nn.Module,
+    conv: Any,
     norm: Any,
     x: Tensor,
     rows: Tensor | None,

@@ -40,7 +40,7 @@ class MaskedModel(nn.Module):
             raise UserError(_no_layer(network, granularity))
         for layer in self.layers.values():
             attach(network, layer, granularity)
-        self.stand_in: Callable[[Tensor], Tensor] | None = None  # computes the same in training
+        self.stand_in: Callable[[Tensor], Tensor] | None = None  # computes the same; taken in training
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.stand_in is not None:

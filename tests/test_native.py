@@ -12,7 +12,7 @@ import torch
 from granprune.granularity import Channels, Kernels, Nodes, Weights
 from granprune.masking import MaskedModel
 from granprune.models import DBSN, ResNet20
-from granprune import batch_norm, native
+from granprune import batch_norm, convolution, native
 from granprune.deploy.network import SparseNetwork, largest_error
 
 native.FLAGS = (*native.FLAGS, "-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -37,7 +37,15 @@ for width in 1, 3, 16, 25:
     for bfloat16 in False, True:
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             network(torch.randn(3, 3, 13, 21).to(memory_format=torch.channels_last)).sum().backward()
+for width in 2, 5, 16:  # few channels by short vectors, some, those that fill vectors
+    network = ResNet20(width=width).to(memory_format=torch.channels_last)
+    for bfloat16 in False, True:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            network(torch.randn(3, 3, 32, 32).to(memory_format=torch.channels_last)).sum().backward()
 assert batch_norm._library.cache_info().misses == 1 and batch_norm._library() is not None
+if native.level() == "AVX512":
+    for narrow in False, True:
+        assert convolution._library(torch.float32, narrow) is not None
 print("clean")
 """
 
@@ -52,6 +60,8 @@ def test_built_once_and_keyed_on_source_and_flags(tmp_path, monkeypatch):
     assert library.stat().st_mtime_ns == written
     assert [path.name for path in cache.iterdir()] == [library.name]
     assert build(source, "portable", ("-O0",)) != library
+    (tmp_path / "numbers.h").write_text("constexpr int two = 2;")
+    assert build(source, "portable") not in (library, build(source, "portable", ("-O0",)))
     source.write_text("int one() { return 2; }")
     assert build(source, "portable") != library
 

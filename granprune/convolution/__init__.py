@@ -174,7 +174,13 @@ class _Align(torch.autograd.Function):
         y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
         pixels = x.numel() // x.shape[1]
         library.granprune_align(
-            x.data_ptr(), pixels, len(inverse), len(index), index.data_ptr(), torch.get_num_threads(), y.data_ptr()
+            x.data_ptr(),
+            pixels,
+            len(inverse),
+            len(index),
+            index.data_ptr(),
+            torch.get_num_threads(),
+            y.data_ptr(),
         )
         return y
 
@@ -207,7 +213,11 @@ def _fits(
     height: int,
     width: int,
 ) -> bool:
-    if not images or channels != inputs or not 0 < min(inputs, outputs) <= max(inputs, outputs) <= MOST_CHANNELS:
+    if (
+        not images
+        or channels != inputs
+        or not 0 < min(inputs, outputs) <= max(inputs, outputs) <= MOST_CHANNELS
+    ):
         return False
     if kernel == 3 and stride == 1 and dtype == torch.float32:  # 8 patches of 2 x 2 pixels at once
         return height % 2 == width % 2 == 0 and height * width % 32 == 0

@@ -38,7 +38,8 @@ class Projection(nn.Sequential):
     """A skip connection's convolution and its batch normalisation."""
 
     def forward(self, x: Tensor) -> Tensor:  # (B, in, H, W) -> (B, out, H / stride, W / stride)
-        return conv_norm(*self, x)
+        conv, norm = self
+        return conv_norm(conv, norm, x)
 
 
 class BasicBlock(nn.Module):
