@@ -275,10 +275,10 @@ def test_what_it_cannot_do_is_left_to_torch(conv, x):
     torch.testing.assert_close(conv_norm(conv, norm, x), copy.deepcopy(norm)(conv(x)), rtol=1e-2, atol=1e-2)
 
 
-def test_an_empty_batch_is_refused_as_in_torch():
-    conv, norm = layers(16, 16)
-    with pytest.raises(ValueError, match="more than 1 value per channel"):
-        conv_norm(conv, norm, channels_last(0, 16, 16, 16))
+def test_an_empty_batch_is_left_to_torch():
+    conv, norm = layers(16, 16, training=False)
+    x = channels_last(0, 16, 16, 16)
+    assert find(conv, x) is None and conv_norm(conv, norm, x).shape == x.shape
 
 
 def test_masked_weights_get_masked_gradients():
