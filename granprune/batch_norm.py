@@ -121,6 +121,8 @@ def apply(
         convolution: One that comes first, and its weights.
     """
     first, kernels = convolution or (None, None)
+    if first is not None:
+        x = x.to(first.dtype)  # what autocasting does
     y = _Norm.apply(library, norm, rows, relu, first, x, kernels, skip, norm.weight, norm.bias)
     if norm.training:
         norm.num_batches_tracked += 1

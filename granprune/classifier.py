@@ -42,9 +42,9 @@ class Classifier(LightningModule):
         learning_rate: How the optimizer's rate moves within a round.
         top_k: Also report how often the true class is among the `top_k` likeliest.
         compile: Compile the network with `torch.compile`.
-        shrink: Train a ResNet20 or DBSN that is pruned by channels or nodes through what is kept of
-            it: faster, and the same up to rounding, which a high learning rate lets grow. Other
-            networks train whole.
+        shrink: Train, and evaluate within the run, a ResNet20 or DBSN that is pruned by channels or
+            nodes through what is kept of it: faster, and the same up to rounding, which a high
+            learning rate lets grow. Other networks train whole.
     """
 
     def __init__(

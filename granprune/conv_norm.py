@@ -1,6 +1,5 @@
 """A convolution, its batch normalisation and what follows, in as few passes over memory as can be had."""
 
-import ctypes
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,10 +17,11 @@ def conv_norm(conv: Any, norm: Any, x: Tensor, rows: Tensor | None = None) -> Te
         x: (B, in, H, W).
         rows: (out,) which of the normalisation's channels these are; None: all of them, in order.
     """
-    compiled = _compiled(conv, norm, x)
-    if compiled is None:
+    library = batch_norm.library_for(x, norm)
+    found = None if library is None else convolution.find(conv, x)
+    if library is None or found is None:
         return batch_norm.normalise(norm, conv(x), rows)
-    return _apply(*compiled, conv, norm, x, rows)
+    return batch_norm.apply(library, norm, x, rows, convolution=found)
 
 
 def conv_norm_relu(
@@ -42,29 +42,14 @@ def conv_norm_relu(
         skip: (B, out, H / stride, W / stride), added before the activation.
         rows: (out,) which of the normalisation's channels these are; None: all of them, in order.
     """
-    compiled = _compiled(conv, norm, x)
-    if compiled is None or (skip is not None and skip.dtype != compiled[1].dtype):
+    library = batch_norm.library_for(x, norm)
+    found = None if library is None else convolution.find(conv, x)
+    if library is None or found is None or not _can_add(skip, x, *found):
         return batch_norm.normalise_relu(norm, act, conv(x), skip, rows)
     relu = batch_norm.is_relu(act)
-    y = _apply(*compiled, conv, norm, x, rows, skip, relu)
+    y = batch_norm.apply(library, norm, x, rows, skip, relu, found)
     return y if relu else act(y)
 
 
-def _compiled(conv: nn.Module, norm: Any, x: Tensor) -> tuple[ctypes.CDLL, Convolution] | None:
-    library = batch_norm.library_for(x, norm)
-    found = None if library is None else convolution.find(conv, x)
-    return None if library is None or found is None else (library, found)
-
-
-def _apply(
-    library: ctypes.CDLL,
-    found: Convolution,
-    conv: Any,
-    norm: Any,
-    x: Tensor,
-    rows: Tensor | None,
-    skip: Tensor | None = None,
-    relu: bool = False,
-) -> Tensor:
-    images = x.to(found.dtype)  # what autocasting does
-    return batch_norm.apply(library, norm, images, rows, skip, relu, (found, conv.weight))
+def _can_add(skip: Tensor | None, x: Tensor, found: Convolution, weight: Tensor) -> bool:
+    return skip is None or (skip.dtype, tuple(skip.shape)) == (found.dtype, found.shape(x, weight))

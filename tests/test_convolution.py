@@ -171,7 +171,7 @@ def test_results_do_not_depend_on_the_number_of_threads(kernel, stride, channels
     torch.manual_seed(0)
     conv, _ = layers(channels, channels, kernel, stride)
     x, weight = channels_last(37, channels, 32, 32), conv.weight.detach()
-    compiled, found, threads = find(conv, x), [], torch.get_num_threads()
+    (compiled, _), found, threads = find(conv, x), [], torch.get_num_threads()
     dy = channels_last(37, channels, 32 // stride, 32 // stride)
     lines = torch.randn(4, channels)
     try:
@@ -279,6 +279,33 @@ def test_an_empty_batch_is_left_to_torch():
     conv, norm = layers(16, 16, training=False)
     x = channels_last(0, 16, 16, 16)
     assert find(conv, x) is None and conv_norm(conv, norm, x).shape == x.shape
+
+
+def test_a_skip_connection_that_has_to_be_broadcast_is():
+    conv, norm = layers(16, 16)
+    x, skip = channels_last(2, 16, 16, 16), torch.ones(1, 16, 1, 1)
+    wanted = (copy.deepcopy(norm)(conv(x)) + 1).relu()
+    torch.testing.assert_close(conv_norm_relu(conv, norm, nn.ReLU(), x, skip), wanted, rtol=1e-4, atol=1e-4)
+
+
+class Counting(nn.Module):
+    """Counts how often a masked weight is computed."""
+
+    times = 0
+
+    def forward(self, weight):
+        self.times += 1
+        return weight * 1
+
+
+@pytest.mark.skipif(not COMPILED, reason="PyTorch's convolution asks for it")
+def test_a_masked_weight_is_computed_once():
+    conv, norm = layers(16, 16)
+    nn.utils.parametrize.register_parametrization(conv, "weight", Counting(), unsafe=True)
+    counting = conv.parametrizations.weight[0]
+    counting.times = 0
+    conv_norm(conv, norm, channels_last(2, 16, 16, 16))
+    assert counting.times == 1
 
 
 def test_masked_weights_get_masked_gradients():

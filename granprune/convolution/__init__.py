@@ -41,6 +41,10 @@ class Convolution:
     kernel: int
     stride: int
 
+    def shape(self, x: Tensor, weight: Tensor) -> tuple[int, ...]:
+        """Of the outputs."""
+        return len(x), len(weight), *(size // self.stride for size in x.shape[2:])
+
     def forward(self, x: Tensor, weight: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The outputs, and the variance of each channel if the mean is wanted.
 
@@ -49,8 +53,7 @@ class Convolution:
             weight: (out, in, kernel, kernel).
             mean: (out), where the mean of each output channel is to be written.
         """
-        shape = len(x), len(weight), *(size // self.stride for size in x.shape[2:])
-        y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        y = torch.empty(self.shape(x, weight), dtype=x.dtype, memory_format=torch.channels_last)
         variance = None if mean is None else torch.empty(len(weight), dtype=torch.float64)
         self.library.granprune_convolution_forward(
             *self._arguments(x, weight, CHUNKS[0]), *pointers(y, mean, variance)
@@ -109,8 +112,8 @@ class Normalisation:
         return _Normalisation(*pointers(self.y, self.gradient, *self.lines), self.relu)
 
 
-def find(conv: Any, x: Tensor) -> Convolution | None:
-    """The compiled form of a convolution, if there is one for such images.
+def find(conv: Any, x: Tensor) -> tuple[Convolution, Tensor] | None:
+    """The compiled form of a convolution and its weights, if there is one for such images.
 
     Args:
         conv: A Conv2d, or a module that applies its `layer`, which is one, with a `weight` of its own.
@@ -131,13 +134,14 @@ def find(conv: Any, x: Tensor) -> Convolution | None:
         and _form(layer) in FORMS
     ):
         return None
-    dtype = _dtype(x, layer.weight)
+    weight = conv.weight  # masked, or picked, each time that it is asked for
+    dtype = _dtype(x, weight)
     kernel, stride = layer.kernel_size[0], layer.stride[0]
-    if dtype is None or not _fits(kernel, stride, dtype, *conv.weight.shape[:2], *x.shape):
+    if dtype is None or not _fits(kernel, stride, dtype, *weight.shape[:2], *x.shape):
         return None
-    narrow = dtype == torch.float32 and kernel == 3 and stride == 1 and _narrow(*conv.weight.shape[:2])
+    narrow = dtype == torch.float32 and kernel == 3 and stride == 1 and _narrow(*weight.shape[:2])
     library = _library(dtype, narrow)
-    return None if library is None else Convolution(library, dtype, kernel, stride)
+    return None if library is None else (Convolution(library, dtype, kernel, stride), weight)
 
 
 def _narrow(outputs: int, inputs: int) -> bool:

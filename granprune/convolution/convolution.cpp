@@ -20,29 +20,20 @@ namespace {
 
 constexpr int64_t LONG = 256;  // pixels that make a long sum
 
-#if !defined(NARROW)
-struct Direct {
+template <template <Direction> class R, class G>
+struct Method {
   template <Direction TO>
-  using Results = tiles::Results<TO>;
-  using WeightGradient = products::WeightGradient;
+  using Results = R<TO>;
+  using WeightGradient = G;
 };
-#endif
-
-#if !defined(BFLOAT16)
-struct Filtered {
-  template <Direction TO>
-  using Results = winograd::Results<TO>;
-  using WeightGradient = winograd::WeightGradient;
-};
-#endif
 
 template <class Run>
 void with_method(const Shape& of, Run run) {
 #if !defined(BFLOAT16)
-  if (of.kernel == 3 && of.stride == 1) return run(Filtered());
+  if (of.kernel == 3 && of.stride == 1) return run(Method<winograd::Results, winograd::WeightGradient>());
 #endif
 #if !defined(NARROW)
-  run(Direct());
+  run(Method<tiles::Results, products::WeightGradient>());
 #endif
 }
 
@@ -88,7 +79,7 @@ void backward(const Shape& of, const Number* x, const Weights& weights, const No
   using Results = typename Method::template Results<BACKWARD>;
   const int64_t pixels = of.out_height() * of.out_width(), size = of.y_size();
   const int64_t group = std::max<int64_t>(1, LONG / pixels);  // images that are taken together
-  const auto packed = Results::packed(of, weights);
+  const auto packed = dx ? Results::packed(of, weights) : Buffer<Unit>(0);
   const Buffer<float> sums(dweight ? of.chunks * of.weights() : 0);
   each_chunk(of, [&](int64_t chunk, int64_t first, int64_t last) {
     const Buffer<Number> dy(group * size);
@@ -97,12 +88,14 @@ void backward(const Shape& of, const Number* x, const Weights& weights, const No
     for (int64_t n = first; n < last; n += group) {
       const int64_t images = std::min(group, last - n);
       norm.differentiate(n * pixels, images * pixels, of.outputs, dy.data());
-      Ahead ahead;
-      const int64_t next = n + images, more = std::min(group, last - next);
-      ahead.add(x + next * of.x_size(), more * of.x_size());
-      ahead.add(norm.y + next * size, more * size);
-      ahead.add(norm.gradient + next * size, more * size);
-      if (dweight) gradient.add(images, x + n * of.x_size(), dy.data(), ahead);
+      if (dweight) {
+        Ahead ahead;
+        const int64_t next = n + images, more = std::min(group, last - next);
+        ahead.add(x + next * of.x_size(), more * of.x_size());
+        ahead.add(norm.y + next * size, more * size);
+        ahead.add(norm.gradient + next * size, more * size);
+        gradient.add(images, x + n * of.x_size(), dy.data(), ahead);
+      }
       for (int64_t i = 0; dx && i < images; i++)
         results.image(dy.data() + i * size, packed.data(), dx + (n + i) * of.x_size());
     }

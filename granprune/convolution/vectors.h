@@ -151,7 +151,7 @@ struct Weights {
   const float* data;
   const int64_t* strides;
 
-  // Of a result and an operand; backward, the filter is turned by half.
+  // Those of a result and an operand, at the first tap.
   const float* of(Direction to, int64_t result, int64_t operand) const {
     return data + (to == FORWARD ? result * strides[0] + operand * strides[1]
                                  : operand * strides[0] + result * strides[1]);
